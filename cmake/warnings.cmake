@@ -1,0 +1,11 @@
+add_library(graft_warnings INTERFACE)
+target_compile_options(graft_warnings INTERFACE -Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local> -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
+  -Woverloaded-virtual -Wno-missing-field-initializers -Werror)
+# False positives of GCC 12 on std::string and std::vector (bugs 105329, 105651, 107852).
+target_compile_options(graft_warnings INTERFACE -Wno-restrict -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread)
+if(GRAFT_SANITIZE)
+  add_compile_options(-fsanitize=${GRAFT_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${GRAFT_SANITIZE})
+  # GCC reports false positives of these under sanitizers.
+  target_compile_options(graft_warnings INTERFACE -Wno-maybe-uninitialized)
+endif()

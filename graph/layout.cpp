@@ -1,0 +1,69 @@
+#include "graph/layout.h"
+
+#include <cstring>
+
+namespace graft {
+
+Layout Layout::plain(const Dims& dims) {
+  std::vector<int> order(dims.size());
+  for (size_t d = 0; d < dims.size(); ++d) order[d] = static_cast<int>(d);
+  return permuted(dims, order);
+}
+
+Layout Layout::permuted(const Dims& dims, const std::vector<int>& order) {
+  Layout layout;
+  layout.padded = dims;
+  layout.strides.resize(dims.size());
+  int64_t stride = 1;
+  for (size_t i = order.size(); i-- > 0;) {
+    auto d = static_cast<size_t>(order[i]);
+    layout.strides[d] = stride;
+    stride = checked_mul(stride, std::max<int64_t>(dims[d], 1));
+  }
+  return layout;
+}
+
+int64_t Layout::storage_count() const { return element_count(padded); }
+
+int64_t Layout::offset(const Dims& index) const {
+  Dims rest = index;
+  int64_t offset = 0;
+  int64_t inner = 1;
+  for (size_t b = blocks.size(); b-- > 0;) {
+    auto d = static_cast<size_t>(blocks[b].dim);
+    offset += (rest[d] % blocks[b].size) * inner;
+    rest[d] /= blocks[b].size;
+    inner *= blocks[b].size;
+  }
+  for (size_t d = 0; d < rest.size(); ++d) offset += rest[d] * strides[d];
+  return offset;
+}
+
+std::ostream& operator<<(std::ostream& out, const Layout& layout) {
+  out << "strides" << layout.strides;
+  for (const auto& block : layout.blocks) out << ' ' << block.size << "x[" << block.dim << ']';
+  return out;
+}
+
+void relayout(const Dims& dims, size_t size, const Layout& from, const void* src, const Layout& to, void* dst) {
+  int64_t count = element_count(dims);
+  auto* out = static_cast<std::byte*>(dst);
+  const auto* in = static_cast<const std::byte*>(src);
+  auto bytes = static_cast<int64_t>(size);
+  if (to.is_padded(dims)) std::memset(dst, 0, static_cast<size_t>(to.storage_count() * bytes));
+  if (count == 0) return;
+  if (from == to && !from.is_padded(dims)) {
+    std::memcpy(dst, src, static_cast<size_t>(count * bytes));
+    return;
+  }
+  Dims index(dims.size(), 0);
+  for (int64_t i = 0; i < count; ++i) {
+    std::memcpy(out + to.offset(index) * bytes, in + from.offset(index) * bytes, size);
+    for (size_t d = dims.size(); d-- > 0;) {
+      if (++index[d] < dims[d]) break;
+      index[d] = 0;
+    }
+  }
+}
+
+}  // namespace graft

@@ -1,0 +1,47 @@
+// The passes over the graph, in their order. Each is one file with one function.
+#pragma once
+
+#include <functional>
+#include <set>
+
+#include "graph/graph.h"
+
+namespace graft {
+
+// Computes one node on constant operands (absent ones are undefined tensors).
+using Evaluator = std::function<std::vector<Tensor>(const Node& node, const std::vector<Tensor>& inputs)>;
+// A node's ONNX function body, lifted to the internal opset; nullptr where it has none.
+using Expander = std::function<std::shared_ptr<Graph>(const Node& node)>;
+
+// Makes states of the constants that are weights or statistics by their place in an operator (Op::parameter_slots,
+// statistic_slots), looking through Identity, Transpose, Reshape, Cast and DequantizeLinear. Their data stays readable
+// in the returned map: name -> tensor.
+std::map<std::string, Tensor> classify(Graph& graph);
+
+// Binds concrete dims to the graph inputs (by name; an absent input must be static), infers every shape, folds what
+// depends on constants only, and inlines If nodes whose condition is known. ModelError or UsageError that lists the
+// free dims that were not bound; UnsupportedError that lists every node whose shape depends on data.
+void specialise(Graph& graph, const std::map<std::string, Dims>& input_dims, const Evaluator& evaluate);
+
+// Expands operators without a kernel by their function bodies (a whitelist: some bodies train badly).
+// UnsupportedError that lists all nodes that have neither.
+void decompose(Graph& graph, const Expander& expand, const Evaluator& evaluate);
+
+// Turns patterns that exporters spell out into composites with kernels and rules of their own. `disabled` names
+// patterns to leave alone. Returns how often each pattern was found.
+std::map<std::string, int> recognise(Graph& graph, const std::set<std::string>& disabled = {});
+
+// Adds the nodes that compute d(sum of seeds * targets)/d(wanted). Targets and wanted are values of the graph; a seed
+// is a value of its target's shape. Returns one gradient for each wanted value, nullptr where none flows.
+// UnsupportedError that lists every node on the way whose operator has no gradient.
+std::vector<Value*> differentiate(Graph& graph, const std::vector<Value*>& targets, const std::vector<Value*>& seeds,
+                                  const std::vector<Value*>& wanted);
+
+// Merges equal nodes and removes identities. Fusions of element-wise regions come here.
+void fuse(Graph& graph, const std::set<std::string>& disabled = {});
+
+// Chooses a candidate of every node's kernel over the whole graph, sets the layouts of all values and inserts Reorder
+// nodes. `masters` gives the layouts of states that are fixed; states without one take what the graph likes best.
+void lay_out(Graph& graph, const std::map<std::string, Layout>& masters);
+
+}  // namespace graft

@@ -1,0 +1,2 @@
+// One line per stem: the function `std::vector<Op> STEM_ops()` in ops/STEM.cpp gives its operators.
+// GRAFT_STEM(softmax)

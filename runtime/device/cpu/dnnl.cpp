@@ -1,0 +1,51 @@
+#include "runtime/device/cpu/dnnl.h"
+
+#include <oneapi/dnnl/dnnl_debug.h>
+
+#include <string_view>
+
+namespace graft {
+
+using dnnl::memory;
+
+memory::data_type dnnl_dtype(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return memory::data_type::f32;
+    case DType::bf16: return memory::data_type::bf16;
+    case DType::f16: return memory::data_type::f16;
+    case DType::i32: return memory::data_type::s32;
+    case DType::i8: return memory::data_type::s8;
+    case DType::u8: return memory::data_type::u8;
+    default: throw UnsupportedError("oneDNN has no element type ", dtype);
+  }
+}
+
+memory::desc dnnl_desc(DType dtype, const Dims& dims, const Layout& layout) {
+  if (dims.empty()) return {{1}, dnnl_dtype(dtype), memory::dims{1}};
+  if (layout.blocks.empty()) return {dims, dnnl_dtype(dtype), layout.strides};
+  // oneDNN 3 builds blocked descriptors from format tags only: take the tag of these blocks whose strides agree.
+  std::string blocks;
+  for (const auto& block : layout.blocks) blocks += cat(block.size, static_cast<char>('a' + block.dim));
+  for (int t = 1; t < static_cast<int>(dnnl_format_tag_last); ++t) {
+    std::string_view tag = dnnl_fmt_tag2str(static_cast<dnnl_format_tag_t>(t));
+    if (tag.size() != dims.size() + blocks.size() || !tag.ends_with(blocks)) continue;
+    memory::desc desc(dims, dnnl_dtype(dtype), static_cast<memory::format_tag>(t), true);
+    if (desc && layout_of(desc) == layout) return desc;
+  }
+  throw UnsupportedError("oneDNN has no format tag for ", layout);
+}
+
+memory::desc dnnl_any(DType dtype, const Dims& dims) { return {dims, dnnl_dtype(dtype), memory::format_tag::any}; }
+
+Layout layout_of(const memory::desc& desc) {
+  if (desc.get_format_kind() != memory::format_kind::blocked) throw UnsupportedError("oneDNN chose a format that is not blocked");
+  Layout layout;
+  layout.padded = desc.get_padded_dims();
+  layout.strides = desc.get_strides();
+  auto sizes = desc.get_inner_blks();
+  auto dims = desc.get_inner_idxs();
+  for (size_t i = 0; i < sizes.size(); ++i) layout.blocks.push_back({static_cast<int>(dims[i]), sizes[i]});
+  return layout;
+}
+
+}  // namespace graft
