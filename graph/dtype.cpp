@@ -10,9 +10,11 @@ struct Row {
   std::string_view name;
   size_t size;
 };
+// clang-format off
 constexpr std::array<Row, 15> rows{{{"undefined", 0}, {"float", 4},  {"double", 8}, {"float16", 2}, {"bfloat16", 2},
                                     {"int8", 1},      {"uint8", 1},  {"int16", 2},  {"uint16", 2},  {"int32", 4},
                                     {"uint32", 4},    {"int64", 8},  {"uint64", 8}, {"bool", 1},    {"string", 0}}};
+// clang-format on
 
 }  // namespace
 

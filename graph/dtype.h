@@ -11,14 +11,15 @@ namespace graft {
 
 enum class DType : uint8_t { undefined, f32, f64, f16, bf16, i8, u8, i16, u16, i32, u32, i64, u64, boolean, string };
 
-std::string_view name_of(DType dtype);          // as ONNX text syntax spells it: "float", "int64", ...
-size_t size_of(DType dtype);                    // bytes an element; 0 for undefined and string
-bool is_float(DType dtype);                     // f32, f64, f16, bf16
-int64_t onnx_dtype(DType dtype);                // TensorProto.DataType: the `to` of Cast
+std::string_view name_of(DType dtype);  // as ONNX text syntax spells it: "float", "int64", ...
+size_t size_of(DType dtype);            // bytes an element; 0 for undefined and string
+bool is_float(DType dtype);             // f32, f64, f16, bf16
+int64_t onnx_dtype(DType dtype);        // TensorProto.DataType: the `to` of Cast
 inline std::ostream& operator<<(std::ostream& out, DType dtype) { return out << name_of(dtype); }
 
 template <class T>
 constexpr DType dtype_of();
+// clang-format off
 template <> constexpr DType dtype_of<float>() { return DType::f32; }
 template <> constexpr DType dtype_of<double>() { return DType::f64; }
 template <> constexpr DType dtype_of<int8_t>() { return DType::i8; }
@@ -30,6 +31,7 @@ template <> constexpr DType dtype_of<uint32_t>() { return DType::u32; }
 template <> constexpr DType dtype_of<int64_t>() { return DType::i64; }
 template <> constexpr DType dtype_of<uint64_t>() { return DType::u64; }
 template <> constexpr DType dtype_of<bool>() { return DType::boolean; }
+// clang-format on
 
 // Calls f(T{}) with the C++ type of a native dtype; false where there is none (f16, bf16, string, undefined).
 template <class F>

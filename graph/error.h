@@ -67,6 +67,7 @@ class DeviceError : public Error {
 };
 
 // Closest of `names` to `wanted` by edit distance; at most `count`, best first.
-std::vector<std::string> nearest_names(const std::string& wanted, const std::vector<std::string>& names, size_t count = 3);
+std::vector<std::string> nearest_names(const std::string& wanted, const std::vector<std::string>& names,
+                                       size_t count = 3);
 
 }  // namespace graft

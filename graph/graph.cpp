@@ -234,7 +234,8 @@ void Graph::prune() {
   nodes_.remove_if([&](const std::unique_ptr<Node>& node) { return !live.count(node.get()); });
   std::unordered_set<const Value*> kept(inputs.begin(), inputs.end());
   kept.insert(wanted.begin(), wanted.end());
-  std::erase_if(states, [](const State& state) { return state.in->users.empty() && (!state.out || state.out == state.in); });
+  std::erase_if(states,
+                [](const State& state) { return state.in->users.empty() && (!state.out || state.out == state.in); });
   for (const auto& state : states) kept.insert(state.in);
   std::erase_if(values_, [&](const std::unique_ptr<Value>& value) {
     bool stays = value->producer || !value->users.empty() || kept.count(value.get());
@@ -347,7 +348,8 @@ std::vector<Value*> Graph::inline_body(const Graph& body, std::unordered_map<con
     if (mapping.count(value.get()) || value->role == Role::result) continue;
     if (value->role == Role::captured) {
       Value* outer = find(value->name);
-      if (!outer) throw ModelError("[graph \"", body.name, "\"] uses \"", value->name, "\", which no outer graph defines");
+      if (!outer)
+        throw ModelError("[graph \"", body.name, "\"] uses \"", value->name, "\", which no outer graph defines");
       mapping[value.get()] = outer;
     } else {
       mapping[value.get()] = copy_value(*value, value->is_constant() && !find(value->name));

@@ -32,24 +32,24 @@ enum class Role : uint8_t { input, constant, state, captured, result };
 enum class StateKind : uint8_t { parameter, statistic, moment, counter, accumulator };
 
 struct Value {
-  int id = 0;         // unique in its graph
-  std::string name;   // the ONNX name where it has one; unique in its graph when not empty
+  int id = 0;        // unique in its graph
+  std::string name;  // the ONNX name where it has one; unique in its graph when not empty
   Role role = Role::result;
   DType dtype = DType::undefined;
   bool ranked = false;                 // `dims` is meaningful
   Dims dims;                           // -1: unknown
   std::vector<std::string> dim_names;  // of graph inputs and outputs: ONNX's dim_param, "" where none
   Device device = Device::cpu;
-  Layout layout;                       // set by lay_out
-  Tensor data;                         // of constants
+  Layout layout;                          // set by lay_out
+  Tensor data;                            // of constants
   StateKind kind = StateKind::parameter;  // of states
-  bool opaque = false;                 // bytes without dtype and shape: a kernel's workspace
-  int64_t opaque_bytes = 0;            // set when the node is settled
+  bool opaque = false;                    // bytes without dtype and shape: a kernel's workspace
+  int64_t opaque_bytes = 0;               // set when the node is settled
   Node* producer = nullptr;
-  int index = 0;                       // among the producer's outputs
-  std::vector<Node*> users;            // one entry for each operand slot that reads this
+  int index = 0;             // among the producer's outputs
+  std::vector<Node*> users;  // one entry for each operand slot that reads this
 
-  bool shaped() const;                 // dtype and all dims are known
+  bool shaped() const;  // dtype and all dims are known
   int64_t count() const { return element_count(dims); }
   bool is_constant() const { return role == Role::constant; }
   bool is_state() const { return role == Role::state; }

@@ -10,7 +10,8 @@ namespace {
 std::string label(const Value* value) {
   if (!value) return "\"\"";
   if (value->name.empty()) return cat("_", value->id);
-  bool plain = std::all_of(value->name.begin(), value->name.end(), [](unsigned char c) { return std::isalnum(c) || c == '_'; });
+  bool plain =
+      std::all_of(value->name.begin(), value->name.end(), [](unsigned char c) { return std::isalnum(c) || c == '_'; });
   if (plain && !std::isdigit(static_cast<unsigned char>(value->name[0]))) return value->name;
   std::string quoted = "\"";
   for (char c : value->name) {
@@ -57,7 +58,8 @@ std::string tensor_text(const Tensor& tensor) {
   out << "] {";
   visit_dtype(tensor.dtype(), [&](auto zero) {
     auto values = tensor.values<decltype(zero)>();
-    for (int64_t i = 0; i < tensor.count() && i < longest; ++i) out << (i ? ", " : "") << +values[static_cast<size_t>(i)];
+    for (int64_t i = 0; i < tensor.count() && i < longest; ++i)
+      out << (i ? ", " : "") << +values[static_cast<size_t>(i)];
   });
   if (tensor.count() > longest) out << ", ...";
   out << '}';
@@ -110,7 +112,8 @@ void print_node(std::ostream& out, const Node& node) {
 std::string to_text(const Graph& graph) {
   std::ostringstream out;
   auto list = [&](const std::vector<Value*>& values) {
-    for (size_t i = 0; i < values.size(); ++i) out << (i ? ", " : "") << type_text(*values[i]) << ' ' << label(values[i]);
+    for (size_t i = 0; i < values.size(); ++i)
+      out << (i ? ", " : "") << type_text(*values[i]) << ' ' << label(values[i]);
   };
   out << (graph.name.empty() ? "graph" : graph.name) << " (";
   list(graph.inputs);
@@ -119,7 +122,8 @@ std::string to_text(const Graph& graph) {
   out << ")\n";
   constexpr const char* kinds[] = {"parameter", "statistic", "moment", "counter", "accumulator"};
   for (const auto& state : graph.states) {
-    out << "# state " << kinds[static_cast<int>(state.in->kind)] << ' ' << type_text(*state.in) << ' ' << label(state.in);
+    out << "# state " << kinds[static_cast<int>(state.in->kind)] << ' ' << type_text(*state.in) << ' '
+        << label(state.in);
     if (state.out) out << " -> " << label(state.out);
     out << '\n';
   }

@@ -9,8 +9,10 @@ DType dtype_of_proto(int32_t data_type) {
     if (proto_dtype(static_cast<DType>(d)) == data_type) return static_cast<DType>(d);
   }
   if (onnx::TensorProto::DataType_IsValid(data_type) && data_type != 0) {
-    throw UnsupportedError("element type ", onnx::TensorProto::DataType_Name(static_cast<onnx::TensorProto::DataType>(data_type)),
-                           " is not supported: allowed are float, double, float16, bfloat16, int8 to int64, uint8 to uint64, bool, string");
+    throw UnsupportedError("element type ",
+                           onnx::TensorProto::DataType_Name(static_cast<onnx::TensorProto::DataType>(data_type)),
+                           " is not supported: allowed are float, double, float16, bfloat16, int8 to int64, uint8 to "
+                           "uint64, bool, string");
   }
   throw ModelError("element type ", data_type, " is not defined by ONNX");
 }
@@ -70,7 +72,9 @@ onnx::NodeProto to_proto(const Node& node) {
   proto.set_op_type(node.type);
   proto.set_domain(node.domain);
   proto.set_name(node.name);
-  auto label = [](const Value* value) { return value ? (value->name.empty() ? cat("_", value->id) : value->name) : ""; };
+  auto label = [](const Value* value) {
+    return value ? (value->name.empty() ? cat("_", value->id) : value->name) : "";
+  };
   for (const Value* input : node.inputs) proto.add_input(label(input));
   for (const Value* output : node.outputs) {
     if (!output || !output->opaque) proto.add_output(label(output));

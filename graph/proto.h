@@ -8,7 +8,8 @@
 namespace graft {
 
 int32_t proto_dtype(DType dtype);
-// UnsupportedError for types that Graft does not compute with (complex, 4-bit, 8-bit floats); ModelError for undefined ones.
+// UnsupportedError for types that Graft does not compute with (complex, 4-bit, 8-bit floats); ModelError for undefined
+// ones.
 DType dtype_of_proto(int32_t data_type);
 
 onnx::TensorProto to_proto(const Tensor& tensor);

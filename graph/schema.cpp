@@ -39,7 +39,8 @@ class NodeContext : public onnx::InferenceContext {
       if (node.inputs[i]) input_types_[i] = type_of(*node.inputs[i]);
     }
     output_types_.resize(node.outputs.size());
-    while (!output_types_.empty() && node.outputs[output_types_.size() - 1] && node.outputs[output_types_.size() - 1]->opaque) {
+    while (!output_types_.empty() && node.outputs[output_types_.size() - 1] &&
+           node.outputs[output_types_.size() - 1]->opaque) {
       output_types_.pop_back();
     }
   }
@@ -74,7 +75,8 @@ class NodeContext : public onnx::InferenceContext {
 
 void take_type(Value& value, const onnx::TypeProto& type, const Node& node) {
   if (!type.has_tensor_type()) {
-    throw UnsupportedError(node.where(), " gives a result that is no tensor: sequences, maps and optionals are not supported");
+    throw UnsupportedError(node.where(),
+                           " gives a result that is no tensor: sequences, maps and optionals are not supported");
   }
   const auto& tensor = type.tensor_type();
   if (tensor.elem_type() != 0) value.dtype = dtype_of_proto(tensor.elem_type());

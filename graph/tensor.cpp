@@ -68,7 +68,8 @@ float from_f16(uint16_t x) {
   uint32_t sign = static_cast<uint32_t>(x & 0x8000) << 16;
   uint32_t exponent = (x >> 10) & 0x1f;
   uint32_t fraction = x & 0x3ff;
-  if (exponent == 0) return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(static_cast<float>(fraction) / 16777216.0F));
+  if (exponent == 0)
+    return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(static_cast<float>(fraction) / 16777216.0F));
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000 | (fraction << 13));
   return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (fraction << 13));
 }
@@ -119,7 +120,8 @@ Tensor Tensor::cast(DType dtype) const {
 }
 
 std::vector<int64_t> Tensor::to_int64() const {
-  if (is_float(dtype_) || !size_of(dtype_)) throw ModelError("expected an integer tensor, got ", dtype_, " of shape ", dims_);
+  if (is_float(dtype_) || !size_of(dtype_))
+    throw ModelError("expected an integer tensor, got ", dtype_, " of shape ", dims_);
   Tensor wide = cast(DType::i64);
   auto span = wide.values<int64_t>();
   return {span.begin(), span.end()};

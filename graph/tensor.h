@@ -20,7 +20,8 @@ class Tensor {
   template <class T>
   static Tensor of(Dims dims, const std::vector<T>& values) {
     Tensor t = uninitialized(dtype_of<T>(), std::move(dims));
-    if (static_cast<int64_t>(values.size()) != t.count()) throw UsageError("tensor of ", t.dims(), " wants ", t.count(), " values, got ", values.size());
+    if (static_cast<int64_t>(values.size()) != t.count())
+      throw UsageError("tensor of ", t.dims(), " wants ", t.count(), " values, got ", values.size());
     T* out = t.data<T>();
     for (size_t i = 0; i < values.size(); ++i) out[i] = values[i];
     return t;

@@ -92,7 +92,9 @@ Val expand(const Val& x, const Dims& dims) {
   return call("Expand", {x, indices(x.graph(), dims)});
 }
 
-Val unsqueeze(const Val& x, const std::vector<int64_t>& axes) { return call("Unsqueeze", {x, indices(x.graph(), axes)}); }
+Val unsqueeze(const Val& x, const std::vector<int64_t>& axes) {
+  return call("Unsqueeze", {x, indices(x.graph(), axes)});
+}
 
 Val unbroadcast(const Val& gradient, const Dims& dims) {
   if (gradient.dims() == dims) return gradient;

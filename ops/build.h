@@ -34,7 +34,7 @@ std::vector<Val> call(const std::string& domain, const std::string& type, const 
 Val call(const std::string& type, const std::vector<Val>& operands, Attributes attributes = {});
 
 Val constant(Graph& graph, Tensor data);
-Val constant_like(const Val& x, double value);           // a scalar of x's dtype
+Val constant_like(const Val& x, double value);                  // a scalar of x's dtype
 Val indices(Graph& graph, const std::vector<int64_t>& values);  // a 1-D int64 constant
 
 // ONNX broadcasting applies to all binary operations.
@@ -59,17 +59,17 @@ Val abs(const Val& x);
 Val sign(const Val& x);
 Val tanh(const Val& x);
 Val pow(const Val& x, double exponent);
-Val equal(const Val& a, const Val& b);         // bool
-Val less(const Val& a, const Val& b);          // bool
-Val greater(const Val& a, const Val& b);       // bool
+Val equal(const Val& a, const Val& b);    // bool
+Val less(const Val& a, const Val& b);     // bool
+Val greater(const Val& a, const Val& b);  // bool
 Val where(const Val& condition, const Val& a, const Val& b);
-Val cast(const Val& x, DType dtype);           // x itself when it has the dtype
+Val cast(const Val& x, DType dtype);  // x itself when it has the dtype
 Val matmul(const Val& a, const Val& b);
 Val sum(const Val& x, const std::vector<int64_t>& axes, bool keepdims);
-Val reshape(const Val& x, const Dims& dims);   // x itself when it has these dims
+Val reshape(const Val& x, const Dims& dims);  // x itself when it has these dims
 Val transpose(const Val& x, const std::vector<int64_t>& perm);
-Val swap_last_axes(const Val& x);              // transpose of the last two axes
-Val expand(const Val& x, const Dims& dims);    // x itself when it has these dims
+Val swap_last_axes(const Val& x);            // transpose of the last two axes
+Val expand(const Val& x, const Dims& dims);  // x itself when it has these dims
 Val unsqueeze(const Val& x, const std::vector<int64_t>& axes);
 // Sums a gradient over the axes along which an operand of `dims` was broadcast.
 Val unbroadcast(const Val& gradient, const Dims& dims);

@@ -24,7 +24,8 @@ class Gradient {
   size_t input_count() const { return node_.inputs.size(); }
 
   // A private ...Grad node; its kernel is settled with the descriptor of this node.
-  std::vector<Val> grad_node(const std::string& type, const std::vector<Val>& operands, size_t output_count, Attributes attributes = {});
+  std::vector<Val> grad_node(const std::string& type, const std::vector<Val>& operands, size_t output_count,
+                             Attributes attributes = {});
   // An opaque result added to the forward node: bytes that its kernel leaves for backward, sized when it is settled.
   Val workspace();
 

@@ -80,7 +80,8 @@ void infer(Node& node) {
   const Op* op = find_op(node);
   if (op && op->infer) return op->infer(node);
   if (!schema::known(node.domain, node.type)) {
-    throw UnsupportedError(node.where(), " is not an operator of ONNX opset ", internal_opset, " and has no function body");
+    throw UnsupportedError(node.where(), " is not an operator of ONNX opset ", internal_opset,
+                           " and has no function body");
   }
   schema::infer(node);
 }
@@ -137,7 +138,8 @@ Val Gradient::dy_or_zero(size_t i) {
   return expand(constant_like(y(i), 0), y(i).dims());
 }
 
-std::vector<Val> Gradient::grad_node(const std::string& type, const std::vector<Val>& operands, size_t output_count, Attributes attributes) {
+std::vector<Val> Gradient::grad_node(const std::string& type, const std::vector<Val>& operands, size_t output_count,
+                                     Attributes attributes) {
   auto results = call("graft", type, operands, output_count, std::move(attributes));
   results[0].value()->producer->forward = &node_;
   return results;

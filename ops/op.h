@@ -25,11 +25,11 @@ struct Candidate {
 };
 
 struct Settlement {
-  int64_t scratch_bytes = 0;                    // during run only
-  std::vector<int64_t> opaque_bytes;            // one for each output; only read where the output is opaque
-  std::vector<std::pair<int, int>> in_place;    // {output, input}: may overwrite the input's bytes
-  std::vector<std::pair<int, int>> views;       // {output, input}: is the input's bytes; the kernel does nothing for it
-  std::any descriptor;                          // for prepare and for the ...Grad nodes whose `forward` this node is
+  int64_t scratch_bytes = 0;                  // during run only
+  std::vector<int64_t> opaque_bytes;          // one for each output; only read where the output is opaque
+  std::vector<std::pair<int, int>> in_place;  // {output, input}: may overwrite the input's bytes
+  std::vector<std::pair<int, int>> views;     // {output, input}: is the input's bytes; the kernel does nothing for it
+  std::any descriptor;                        // for prepare and for the ...Grad nodes whose `forward` this node is
 };
 
 // Addresses of one node. Pointers are valid for as long as the Kernel lives; absent operands are nullptr.
@@ -70,9 +70,7 @@ enum class DTypes : uint32_t {
   f32_f64 = f32 | f64,
   any = 0xffffffff,
 };
-inline bool contains(DTypes set, DType dtype) {
-  return (static_cast<uint32_t>(set) >> static_cast<int>(dtype)) & 1U;
-}
+inline bool contains(DTypes set, DType dtype) { return (static_cast<uint32_t>(set) >> static_cast<int>(dtype)) & 1U; }
 
 struct KernelEntry {
   DTypes dtypes;
@@ -92,13 +90,13 @@ enum class GradientStatus : uint8_t {
 
 struct Op {
   std::string type;
-  std::string domain = "";                  // "graft": private
-  void (*infer)(Node&) = nullptr;           // sets dtype and dims of results; nullptr: ONNX's schema does
-  std::vector<KernelEntry> cpu = {};        // the first entry that contains the node's dtype is taken
+  std::string domain = "";            // "graft": private
+  void (*infer)(Node&) = nullptr;     // sets dtype and dims of results; nullptr: ONNX's schema does
+  std::vector<KernelEntry> cpu = {};  // the first entry that contains the node's dtype is taken
   std::vector<KernelEntry> cuda = {};
   GradientFunction differentiate = nullptr;
   GradientStatus gradient = GradientStatus::unsupported;  // `rule` is implied by `differentiate`
-  bool broadcasts = false;                  // ONNX's multidirectional broadcasting: the engine un-broadcasts gradients
+  bool broadcasts = false;  // ONNX's multidirectional broadcasting: the engine un-broadcasts gradients
   // Input slots that hold trainable weights when they are constants; statistics slots of normalisations.
   std::vector<int> parameter_slots = {};
   std::vector<int> statistic_slots = {};

@@ -17,8 +17,8 @@ struct NodeRun {
 using Bytes = std::shared_ptr<std::byte[]>;
 
 // Runs `node` on addresses; opaque results are allocated here and kept in `opaque`.
-void run_node(const Node& node, const Settlement* forward, const std::vector<const void*>& inputs, std::vector<void*> outputs,
-              std::vector<Bytes>& opaque, Settlement& settlement) {
+void run_node(const Node& node, const Settlement* forward, const std::vector<const void*>& inputs,
+              std::vector<void*> outputs, std::vector<Bytes>& opaque, Settlement& settlement) {
   NodeRun run(node);
   settlement = run.functions->settle(node, forward);
   for (size_t i = 0; i < node.outputs.size(); ++i) {
@@ -30,7 +30,8 @@ void run_node(const Node& node, const Settlement* forward, const std::vector<con
   Binding binding{inputs, outputs, scratch.get(), &settlement};
   for (auto [out, in] : settlement.views) {
     const Value& value = *node.outputs[static_cast<size_t>(out)];
-    std::memcpy(outputs[static_cast<size_t>(out)], inputs[static_cast<size_t>(in)], static_cast<size_t>(byte_count(value.dtype, value.dims)));
+    std::memcpy(outputs[static_cast<size_t>(out)], inputs[static_cast<size_t>(in)],
+                static_cast<size_t>(byte_count(value.dtype, value.dims)));
   }
   Kernel kernel = run.functions->prepare(node, binding);
   if (!kernel) return;
@@ -64,7 +65,8 @@ std::vector<Tensor> allocate_results(const Node& node, std::vector<void*>& addre
 std::vector<Tensor> evaluate(const Node& node, const std::vector<Tensor>& inputs) {
   set_plain_layouts(node);
   std::vector<const void*> operands;
-  for (size_t i = 0; i < node.inputs.size(); ++i) operands.push_back(i < inputs.size() && inputs[i].defined() ? inputs[i].raw() : nullptr);
+  for (size_t i = 0; i < node.inputs.size(); ++i)
+    operands.push_back(i < inputs.size() && inputs[i].defined() ? inputs[i].raw() : nullptr);
   std::vector<void*> addresses;
   std::vector<Tensor> results = allocate_results(node, addresses);
   std::vector<Bytes> opaque;
@@ -73,7 +75,8 @@ std::vector<Tensor> evaluate(const Node& node, const std::vector<Tensor>& inputs
   return results;
 }
 
-std::vector<Tensor> evaluate(const Graph& graph, const std::map<std::string, Tensor>& inputs, const std::map<std::string, Tensor>& states) {
+std::vector<Tensor> evaluate(const Graph& graph, const std::map<std::string, Tensor>& inputs,
+                             const std::map<std::string, Tensor>& states) {
   std::unordered_map<const Value*, Tensor> known;
   std::unordered_map<const Value*, const void*> opaque_known;
   std::unordered_map<const Node*, Settlement> settlements;
@@ -82,7 +85,8 @@ std::vector<Tensor> evaluate(const Graph& graph, const std::map<std::string, Ten
     auto found = from.find(value->name);
     if (found == from.end()) throw UsageError(what, " \"", value->name, "\" is not given");
     if (found->second.dtype() != value->dtype || found->second.dims() != value->dims) {
-      throw UsageError(what, " \"", value->name, "\" must be ", value->dtype, value->dims, ", got ", found->second.dtype(), found->second.dims());
+      throw UsageError(what, " \"", value->name, "\" must be ", value->dtype, value->dims, ", got ",
+                       found->second.dtype(), found->second.dims());
     }
     known[value] = found->second;
   };

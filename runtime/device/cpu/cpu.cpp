@@ -29,7 +29,7 @@ void parallel_for(int64_t count, int64_t cost, const std::function<void(int64_t,
     if (count > 0) f(0, count);
     return;
   }
-#pragma omp parallel num_threads(static_cast<int>(threads))
+#pragma omp parallel num_threads(static_cast <int>(threads))
   {
     int64_t t = omp_get_thread_num();
     int64_t n = omp_get_num_threads();

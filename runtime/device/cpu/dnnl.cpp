@@ -38,7 +38,8 @@ memory::desc dnnl_desc(DType dtype, const Dims& dims, const Layout& layout) {
 memory::desc dnnl_any(DType dtype, const Dims& dims) { return {dims, dnnl_dtype(dtype), memory::format_tag::any}; }
 
 Layout layout_of(const memory::desc& desc) {
-  if (desc.get_format_kind() != memory::format_kind::blocked) throw UnsupportedError("oneDNN chose a format that is not blocked");
+  if (desc.get_format_kind() != memory::format_kind::blocked)
+    throw UnsupportedError("oneDNN chose a format that is not blocked");
   Layout layout;
   layout.padded = desc.get_padded_dims();
   layout.strides = desc.get_strides();
