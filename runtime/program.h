@@ -1,0 +1,112 @@
+// A compiled graph: every kernel prepared, every pointer bound. Running it allocates nothing and looks nothing up.
+#pragma once
+
+#include <atomic>
+
+#include "ops/op.h"
+#include "runtime/store.h"
+
+namespace graft {
+
+// Where each value lies and how much memory that takes. One arena for the step, one for what the prologue leaves.
+struct MemoryPlan {
+  enum class Space : uint8_t { arena, prologue, constant, state, input };
+  struct Place {
+    Space space = Space::arena;
+    const Value* root = nullptr;  // of constant, state, input: whose bytes they are
+    int64_t offset = 0;           // of arena, prologue
+  };
+  std::unordered_map<const Value*, Place> places;
+  std::unordered_map<const Node*, int64_t> scratch;   // arena offset
+  std::vector<std::pair<Value*, Value*>> state_copies;  // {out, in} that could not share bytes: copied after the step
+  int64_t arena_bytes = 0;
+  int64_t prologue_bytes = 0;
+  int64_t constant_bytes = 0;
+  int64_t state_bytes = 0;
+  int64_t input_bytes = 0;
+  int64_t peak_bytes() const { return arena_bytes + prologue_bytes + constant_bytes + state_bytes + input_bytes; }
+};
+
+using Settlements = std::unordered_map<const Node*, Settlement>;
+
+// Assigns offsets by liveness; results take over the bytes of dying operands where kernels allow it.
+// DeviceError when the peak does not fit the machine's memory.
+MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements);
+
+struct Counters {
+  int64_t steps = 0;
+  int64_t prologues = 0;
+  int64_t kernels = 0;      // prepared
+  int64_t reorders = 0;     // Reorder nodes in a step
+  int64_t allocations = 0;  // by this Program since it was built
+};
+
+// Called around each kernel when set: nanoseconds that the node took.
+using TimingHook = std::function<void(const Node& node, int64_t nanoseconds)>;
+
+class Program {
+ public:
+  // `graph` has passed lay_out. States are bound to `store`, which must outlive the Program and receives the layouts
+  // that the graph gives its states.
+  Program(std::unique_ptr<Graph> graph, ParameterStore& store);
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  // Copies into the input's slot. UsageError for an unknown name, DataError for another dtype or shape.
+  void set_input(const std::string& name, const Tensor& value);
+  bool has_input(const std::string& name) const;
+  // One step. The prologue runs first where states changed since.
+  void run();
+  // A copy of a graph output in plain layout, by ONNX name or by position.
+  Tensor output(const std::string& name) const;
+  Tensor output(size_t index) const;
+  double scalar(const std::string& name) const;  // a one-element float output
+
+  const Graph& graph() const { return *graph_; }
+  const MemoryPlan& plan() const { return plan_; }
+  const Counters& counters() const { return counters_; }
+  void set_timing_hook(TimingHook hook) { timing_ = std::move(hook); }
+  // A segment per device and shape key; static models have one.
+  size_t segment_count() const { return segments_.size(); }
+
+ private:
+  struct Step {
+    const Node* node;
+    Kernel kernel;
+  };
+  struct Segment {
+    Device device = Device::cpu;
+    std::string shape_key;
+    std::unique_ptr<Stream> stream;
+    std::vector<Step> prologue;
+    std::vector<Step> step;
+  };
+  struct StateCopy {
+    const void* from;
+    void* to;
+    size_t bytes;
+  };
+
+  void bind_states();
+  void settle();
+  void prepare();
+  void* address(const Value* value) const;
+  void run_steps(Segment& segment, const std::vector<Step>& steps);
+
+  std::unique_ptr<Graph> graph_;
+  ParameterStore& store_;
+  Settlements settlements_;
+  MemoryPlan plan_;
+  std::shared_ptr<std::byte[]> arena_, prologue_arena_;
+  std::unordered_map<const Value*, Tensor> slots_;
+  std::vector<Segment> segments_;
+  std::vector<StateCopy> state_copies_;
+  std::vector<std::string> written_;
+  Counters counters_;
+  TimingHook timing_;
+  uint64_t seen_values_ = 0;
+  uint64_t layout_generation_ = 0;
+};
+
+}  // namespace graft

@@ -1,0 +1,82 @@
+// A model in use: its graph, its states, and Programs compiled for the input shapes that occur.
+// Sessions are independent of each other; one session is used by one thread at a time.
+#pragma once
+
+#include <set>
+
+#include "graph/passes/passes.h"
+#include "runtime/program.h"
+#include "runtime/training/loss.h"
+#include "runtime/training/optimiser.h"
+
+namespace graft {
+
+enum class Mode : uint8_t { infer, train };
+
+struct SessionOptions {
+  bool double_precision = false;   // float becomes double everywhere: for gradient checks
+  std::set<std::string> disabled;  // patterns and fusions to leave alone, by name
+  uint64_t seed = 0;               // of dropout
+};
+
+struct TrainingOptions {
+  std::string output;                 // the value to train on; "": the first graph output, or its logits
+  LossOptions loss;
+  OptimiserOptions optimiser;
+  std::vector<std::string> trainable;  // parameter names, see Session::match
+  bool batchnorm_live = true;          // statistics of trainable BatchNormalization nodes follow the data
+  double clip_norm = 0;                // 0: off
+  bool accumulate = false;             // gradients go into accumulators; apply() uses them
+};
+
+// The Programs of one training configuration at one shape.
+// Without accumulation `step` does all. With it `step` adds loss and gradients to accumulators and `apply` clips and
+// updates; both share their states through the store.
+struct TrainingPrograms {
+  Program* step = nullptr;
+  Program* apply = nullptr;
+  // Names in `step`: slots "graft.labels", "graft.lr" (of the Program that updates), outputs "graft.loss_sum",
+  // "graft.weight_sum", "graft.prediction".
+};
+
+class Session {
+ public:
+  // `graph` as importers/onnx gives it. Classifies parameters and moves them into the store.
+  Session(std::unique_ptr<Graph> graph, Expander expand, SessionOptions options = {});
+  ~Session();
+
+  ParameterStore& store() { return store_; }
+  const Graph& graph() const { return *graph_; }  // before specialisation; parameters are states
+
+  // Names of trainable parameters: float states of kind parameter.
+  std::vector<std::string> parameters() const;
+  // Parameters matched by `train` globs (all when empty) less those matched by `freeze` globs.
+  // UsageError with the nearest names for a glob that matches nothing.
+  std::vector<std::string> match(const std::vector<std::string>& train, const std::vector<std::string>& freeze) const;
+
+  // The forward pass at these input dims.
+  Program& forward(const std::map<std::string, Dims>& dims, Mode mode);
+  // Forward, and gradients of sum(cotangents * outputs): inputs "cotangent:OUTPUT" for each float graph output, outputs
+  // "grad:NAME" for each float input and parameter (zeros where no gradient flows).
+  Program& vjp(const std::map<std::string, Dims>& dims, Mode mode);
+  TrainingPrograms training(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
+
+  // The graph after a pass, for `inspect --after`: "lift", "classify", "specialise", "decompose", "recognise",
+  // "differentiate", "fuse", "lay_out". A cross-entropy training graph when `training` is given.
+  std::string text_after(const std::string& pass, const std::map<std::string, Dims>& dims, const TrainingOptions* training);
+
+ private:
+  using Watch = std::function<void(const std::string& pass, const Graph& graph)>;
+  std::unique_ptr<Graph> specialised(const std::map<std::string, Dims>& dims, Mode mode, const std::set<std::string>& live, const Watch& watch);
+  std::unique_ptr<Graph> training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options, std::unique_ptr<Graph>* apply, const Watch& watch);
+  Program& compile(const std::string& key, std::unique_ptr<Graph> graph, const Watch& watch = {});
+  Program* cached(const std::string& key);
+
+  std::unique_ptr<Graph> graph_;
+  Expander expand_;
+  SessionOptions options_;
+  ParameterStore store_;
+  std::map<std::string, std::unique_ptr<Program>> programs_;
+};
+
+}  // namespace graft

@@ -1,0 +1,44 @@
+// Where states live: parameters, statistics, moments, counters. One master a state; Programs bind to its address.
+#pragma once
+
+#include "graph/graph.h"
+
+namespace graft {
+
+class ParameterStore {
+ public:
+  struct Entry {
+    StateKind kind = StateKind::parameter;
+    DType dtype = DType::undefined;
+    Dims dims;
+    Layout layout;
+    std::shared_ptr<std::byte[]> bytes;
+  };
+
+  // Takes the tensor over: the store writes to its bytes where nobody else holds them, and to a copy otherwise.
+  void add(const std::string& name, StateKind kind, const Tensor& value);
+  void add_zeros(const std::string& name, StateKind kind, DType dtype, const Dims& dims);
+  bool has(const std::string& name) const { return entries_.count(name) != 0; }
+  const Entry& entry(const std::string& name) const;  // UsageError with the nearest names
+  const std::map<std::string, Entry>& entries() const { return entries_; }
+
+  // A copy in plain layout; shares the bytes where they lie plainly and nothing writes them meanwhile.
+  Tensor read(const std::string& name) const;
+  // Overwrites a state with a plain tensor of the same dtype and dims.
+  void write(const std::string& name, const Tensor& value);
+  // Moves the master to another layout. Programs bound before are stale (see layout_generation).
+  void convert(const std::string& name, const Layout& layout);
+
+  // Counts what changed: values (prologues run again), and addresses or layouts (Programs must be built again).
+  uint64_t value_generation() const { return value_generation_; }
+  uint64_t layout_generation() const { return layout_generation_; }
+  void values_changed() { ++value_generation_; }
+
+ private:
+  Entry& mutable_entry(const std::string& name);
+  std::map<std::string, Entry> entries_;
+  uint64_t value_generation_ = 1;
+  uint64_t layout_generation_ = 1;
+};
+
+}  // namespace graft
