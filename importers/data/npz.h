@@ -1,0 +1,29 @@
+// NumPy's .npz: a zip of .npy arrays.
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graph/tensor.h"
+
+namespace graft {
+
+// Arrays by name (without ".npy"), stored (np.savez) or deflated (np.savez_compressed), either byte order, C or Fortran
+// order. The file is untrusted: DataError names the file and the array for anything that does not add up.
+// UnsupportedError for complex, string, structured and object arrays.
+std::map<std::string, Tensor> read_npz(const std::string& path);
+
+// What read_npz would give, without the data: for choosing arrays of a large file.
+struct ArrayInfo {
+  DType dtype = DType::undefined;
+  Dims dims;
+};
+std::map<std::string, ArrayInfo> list_npz(const std::string& path);
+
+// Written durably, stored without compression, readable by np.load. bfloat16, which NumPy lacks, is written as float32.
+// UsageError for two arrays of one name.
+void write_npz(const std::string& path, const std::vector<std::pair<std::string, Tensor>>& arrays);
+
+}  // namespace graft
