@@ -145,10 +145,13 @@ TEST(Npz, survives_corruption) {
   int errors = 0;
   for (const char* name : {"deflated.npz", "stored.npz"}) {
     std::string sound = read_text(folder / name);
+    auto original = read_npz(folder / name);
     auto attempt = [&](const std::string& bytes) {
       std::string path = folder.write("changed.npz", bytes);
       try {
-        read_npz(path);
+        for (const auto& [key, tensor] : read_npz(path)) {  // a name in the directory has no checksum
+          if (original.contains(key)) expect_same(tensor, original.at(key));
+        }
       } catch (const DataError&) {
         ++errors;
       } catch (const UnsupportedError&) {
