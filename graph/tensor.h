@@ -54,6 +54,10 @@ class Tensor {
     return {data<T>(), static_cast<size_t>(count_)};
   }
 
+  // Who else holds these bytes, and the bytes themselves: for owners that take a tensor over.
+  long use_count() const { return data_.use_count(); }
+  const std::shared_ptr<std::byte[]>& share_bytes() const { return data_; }
+
   Tensor clone() const;
   // Same bytes under another shape of equal element count.
   Tensor reshaped(Dims dims) const;

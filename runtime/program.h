@@ -98,11 +98,11 @@ class Program {
   ParameterStore& store_;
   Settlements settlements_;
   MemoryPlan plan_;
-  std::shared_ptr<std::byte[]> arena_, prologue_arena_;
+  std::shared_ptr<std::byte[]> arena_, prologue_arena_, prologue_scratch_;
   std::unordered_map<const Value*, Tensor> slots_;
   std::vector<Segment> segments_;
   std::vector<StateCopy> state_copies_;
-  std::vector<std::string> written_;
+  bool writes_states_ = false;
   Counters counters_;
   TimingHook timing_;
   uint64_t seen_values_ = 0;

@@ -15,14 +15,14 @@ class ParameterStore {
     std::shared_ptr<std::byte[]> bytes;
   };
 
-  // Takes the tensor over: the store writes to its bytes where nobody else holds them, and to a copy otherwise.
-  void add(const std::string& name, StateKind kind, const Tensor& value);
+  // Takes the tensor over: its bytes become the master where nobody else holds them, a copy of them otherwise.
+  void add(const std::string& name, StateKind kind, Tensor value);
   void add_zeros(const std::string& name, StateKind kind, DType dtype, const Dims& dims);
   bool has(const std::string& name) const { return entries_.count(name) != 0; }
   const Entry& entry(const std::string& name) const;  // UsageError with the nearest names
   const std::map<std::string, Entry>& entries() const { return entries_; }
 
-  // A copy in plain layout; shares the bytes where they lie plainly and nothing writes them meanwhile.
+  // A copy in plain layout.
   Tensor read(const std::string& name) const;
   // Overwrites a state with a plain tensor of the same dtype and dims.
   void write(const std::string& name, const Tensor& value);

@@ -18,6 +18,14 @@ using Expander = std::function<std::shared_ptr<Graph>(const Node& node)>;
 // in the returned map: name -> tensor.
 std::map<std::string, Tensor> classify(Graph& graph);
 
+// Float becomes double everywhere (values, constants, Cast targets), for gradient checks.
+void widen(Graph& graph);
+
+// Makes train and inference semantics explicit. Training: BatchNormalization nodes whose scale is in `live_scales` use
+// and update batch statistics (their running statistics become written states), the others stay frozen; Dropout is on.
+// Inference: statistics are frozen, Dropout is gone. The file's own form does not matter and is not changed.
+void set_mode(Graph& graph, bool train, const std::set<std::string>& live_scales);
+
 // Binds concrete dims to the graph inputs (by name; an absent input must be static), infers every shape, folds what
 // depends on constants only, and inlines If nodes whose condition is known. ModelError or UsageError that lists the
 // free dims that were not bound; UnsupportedError that lists every node whose shape depends on data.
@@ -39,6 +47,9 @@ std::vector<Value*> differentiate(Graph& graph, const std::vector<Value*>& targe
 
 // Merges equal nodes and removes identities. Fusions of element-wise regions come here.
 void fuse(Graph& graph, const std::set<std::string>& disabled = {});
+
+// Marks the nodes that depend on constants and unwritten states only: they run when states are bound, not every step.
+void split_prologue(Graph& graph);
 
 // Chooses a candidate of every node's kernel over the whole graph, sets the layouts of all values and inserts Reorder
 // nodes. `masters` gives the layouts of states that are fixed; states without one take what the graph likes best.

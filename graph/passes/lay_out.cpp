@@ -1,0 +1,119 @@
+// Chooses one candidate of every kernel, in the order of the joint graph: forward layouts are settled when backward
+// asks, so that backward prefers what forward left. A reorder costs its traffic, once for all who share it.
+#include <limits>
+#include <unordered_set>
+
+#include "graph/passes/passes.h"
+#include "ops/op.h"
+
+namespace graft {
+namespace {
+
+class LayoutChooser {
+ public:
+  LayoutChooser(Graph& graph, const std::map<std::string, Layout>& masters) : graph_(graph) {
+    for (const auto& value : graph.values()) {
+      if (value->role == Role::result) continue;
+      value->layout = Layout::plain(value->dims);
+      if (!value->is_state()) continue;
+      auto fixed = masters.find(value->name);
+      if (fixed != masters.end()) value->layout = fixed->second;
+      else free_states_.insert(value.get());
+    }
+  }
+
+  void run() {
+    std::string missing;
+    for (Node* node : graph_.node_list()) {
+      if (find_kernel(*node)) choose(node);
+      else missing += cat("\n  ", node->where(), " for ", kernel_dtype(*node));
+    }
+    if (!missing.empty()) throw UnsupportedError("these nodes have no kernel:", missing);
+    graph_.insert_before(nullptr);
+    for (Value*& output : graph_.outputs) output = as(output, Layout::plain(output->dims));
+    for (auto& state : graph_.states) {
+      if (state.out) state.out = as(state.out, state.in->layout);
+    }
+  }
+
+ private:
+  static double traffic(const Value& value) {
+    return 2.0 * static_cast<double>(byte_count(value.dtype, value.dims));
+  }
+  static bool is_known_once(const Value& value) {
+    return value.is_constant() || (value.producer && value.producer->stage == Stage::prologue);
+  }
+
+  double price(const Node& node, const Candidate& candidate) const {
+    double total = candidate.cost;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      Value* value = node.inputs[i];
+      if (!value || value->opaque || candidate.inputs[i] == value->layout || free_states_.count(value)) continue;
+      auto copies = copies_.find(value);
+      bool exists = copies != copies_.end() && std::any_of(copies->second.begin(), copies->second.end(), [&](const Value* v) { return v->layout == candidate.inputs[i]; });
+      if (!exists && !is_known_once(*value)) total += traffic(*value);
+    }
+    return total;
+  }
+
+  void choose(Node* node) {
+    std::vector<Candidate> candidates = find_kernel(*node)->propose(*node);
+    const Candidate* best = nullptr;
+    double least = std::numeric_limits<double>::infinity();
+    for (const Candidate& candidate : candidates) {
+      double cost = price(*node, candidate);
+      if (cost < least) {
+        least = cost;
+        best = &candidate;
+      }
+    }
+    if (!best) throw UnsupportedError(node->where(), " proposes no layout");
+    graph_.insert_before(node);
+    for (size_t i = 0; i < node->inputs.size(); ++i) {
+      Value* value = node->inputs[i];
+      if (!value || value->opaque) continue;
+      if (free_states_.erase(value)) value->layout = best->inputs[i];
+      graph_.set_input(node, i, as(value, best->inputs[i]));
+    }
+    for (size_t i = 0; i < node->outputs.size(); ++i) {
+      Value* value = node->outputs[i];
+      if (value && !value->opaque) value->layout = best->outputs[i];
+    }
+  }
+
+  // The value itself, or a copy of it in another layout.
+  Value* as(Value* value, const Layout& layout) {
+    if (value->layout == layout) return value;
+    for (Value* copy : copies_[value]) {
+      if (copy->layout == layout) return copy;
+    }
+    if (value->producer) graph_.set_provenance(value->producer->provenance);
+    Node* reorder = graph_.add_node("graft", "Reorder", {value}, 1);
+    Value* copy = reorder->outputs[0];
+    copy->dtype = value->dtype;
+    copy->dims = value->dims;
+    copy->ranked = true;
+    copy->layout = layout;
+    bool read_only_state = value->is_state() && !is_written(value);
+    reorder->stage = is_known_once(*value) || read_only_state ? Stage::prologue : Stage::step;
+    copies_[value].push_back(copy);
+    return copy;
+  }
+
+  bool is_written(const Value* state) const {
+    for (const auto& entry : graph_.states) {
+      if (entry.in == state) return entry.out != nullptr;
+    }
+    return false;
+  }
+
+  Graph& graph_;
+  std::unordered_set<const Value*> free_states_;
+  std::unordered_map<const Value*, std::vector<Value*>> copies_;
+};
+
+}  // namespace
+
+void lay_out(Graph& graph, const std::map<std::string, Layout>& masters) { LayoutChooser(graph, masters).run(); }
+
+}  // namespace graft
