@@ -1,2 +1,4 @@
 // One line per stem: the function `std::vector<Op> STEM_ops()` in ops/STEM.cpp gives its operators.
-// GRAFT_STEM(softmax)
+GRAFT_STEM(adam)
+GRAFT_STEM(optimiser)
+GRAFT_STEM(sgd)

@@ -1,0 +1,29 @@
+// What the optimiser steps share. A step is one node for each parameter:
+//   (w, g, scale, lr, step, moments...) -> (w', moments'...)
+// g is the gradient of the loss sum and `scale` normalises it (1/weight, times a clip factor); `step` counts from 1.
+// Steps run over storage as it lies, in the layout of g, so that parameters live in their gradient's layout. Padding
+// stays zero: there w, g and the moments are.
+#pragma once
+
+#include "ops/op.h"
+
+namespace graft {
+
+// Sets the results' types after checking the operands; moments that are absent give absent results.
+void infer_step(Node& node);
+std::vector<Candidate> propose_step(const Node& node);
+Settlement settle_step(const Node& node, const Settlement* forward);
+
+// Values that may change from step to step, read when the kernel runs.
+struct StepScalars {
+  double scale = 0;
+  double lr = 0;
+  int64_t step = 0;
+};
+
+template <class T>
+StepScalars read_step_scalars(const T* scale, const T* lr, const int64_t* step) {
+  return {static_cast<double>(*scale), static_cast<double>(*lr), *step};
+}
+
+}  // namespace graft
