@@ -122,12 +122,12 @@ void Program::run_steps(Segment& segment, const std::vector<Step>& steps) {
 }
 
 void Program::run() {
-  if (layout_generation_ != store_.layout_generation()) {
+  if (stale()) {
     throw UsageError("this program was compiled before a parameter moved to another layout: ask the session for it again");
   }
-  bool stale = seen_values_ != store_.value_generation();
+  bool changed = seen_values_ != store_.value_generation();
   for (Segment& segment : segments_) {
-    if (stale && !segment.prologue.empty()) {
+    if (changed && !segment.prologue.empty()) {
       run_steps(segment, segment.prologue);
       ++counters_.prologues;
     }

@@ -63,6 +63,9 @@ class Program {
   Tensor output(size_t index) const;
   double scalar(const std::string& name) const;  // a one-element float output
 
+  // A state moved to another layout since: this Program must not run again.
+  bool stale() const { return layout_generation_ != store_.layout_generation(); }
+
   const Graph& graph() const { return *graph_; }
   const MemoryPlan& plan() const { return plan_; }
   const Counters& counters() const { return counters_; }

@@ -69,7 +69,9 @@ class Session {
   using Watch = std::function<void(const std::string& pass, const Graph& graph)>;
   std::unique_ptr<Graph> specialised(const std::map<std::string, Dims>& dims, Mode mode, const std::set<std::string>& live, const Watch& watch);
   std::unique_ptr<Graph> training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options, std::unique_ptr<Graph>* apply, const Watch& watch);
-  Program& compile(const std::string& key, std::unique_ptr<Graph> graph, const Watch& watch = {});
+  // `free_states`: read-only here, written by another Program: this graph may choose their layouts.
+  Program& compile(const std::string& key, std::unique_ptr<Graph> graph, const std::set<std::string>& free_states, const Watch& watch);
+  std::set<std::string> all_parameters() const;
   Program* cached(const std::string& key);
 
   std::unique_ptr<Graph> graph_;
