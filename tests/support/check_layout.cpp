@@ -1,0 +1,93 @@
+#include <gtest/gtest.h>
+
+#include "ops/op.h"
+#include "runtime/evaluate.h"
+#include "tests/support/check_op.h"
+#include "tests/support/text_graph.h"
+
+namespace graft::test {
+
+Layout layout_of_tag(const std::string& tag, const Dims& dims) {
+  if (tag == "nhwc") return Layout::permuted(dims, {0, 2, 3, 1});
+  int64_t block = tag == "nChw16c" ? 16 : tag == "nChw8c" ? 8 : 0;
+  if (!block) throw UsageError("no layout is called ", tag);
+  Dims outer = dims;
+  outer[1] = (dims[1] + block - 1) / block;
+  Layout layout = Layout::plain(outer);
+  for (int64_t& stride : layout.strides) stride *= block;
+  layout.padded = dims;
+  layout.padded[1] = outer[1] * block;
+  layout.blocks = {{1, block}};
+  return layout;
+}
+
+namespace {
+
+Tensor relayout(const Value& value, const Tensor& tensor, const Layout& from, const Layout& to) {
+  Tensor result(tensor.dtype(), {to.storage_count()});
+  graft::relayout(value.dims, size_of(value.dtype), from, tensor.raw(), to, result.raw());
+  return result;
+}
+
+// Storage that is not zero where it should be becomes visible: results start as garbage.
+Tensor garbage(DType dtype, int64_t count) {
+  Tensor tensor(dtype, {count});
+  std::memset(tensor.raw(), 0x3f, static_cast<size_t>(tensor.bytes()));
+  return tensor;
+}
+
+void run(const Node& node, const std::vector<Tensor>& inputs, std::vector<Tensor>& outputs) {
+  const KernelFunctions* functions = find_kernel(node);
+  Settlement settlement = functions->settle(node, nullptr);
+  auto scratch = allocate_bytes(settlement.scratch_bytes, false);
+  Binding binding{{}, {}, scratch.get(), &settlement};
+  for (const auto& input : inputs) binding.inputs.push_back(input.defined() ? input.raw() : nullptr);
+  for (auto& output : outputs) binding.outputs.push_back(output.raw());
+  Kernel kernel = functions->prepare(node, binding);
+  auto stream = make_stream(Device::cpu);
+  kernel(*stream);
+  stream->synchronize();
+}
+
+}  // namespace
+
+void check_layout(const std::string& text, const std::string& tag, size_t operand, const Feeds& feeds) {
+  SCOPED_TRACE(cat(text, " with operand ", operand, " in ", tag));
+  auto graph = graph_from_text(text);
+  const Node& node = **graph->nodes().begin();
+  std::vector<Tensor> plain;
+  unsigned seed = 1;
+  for (const Value* input : node.inputs) {
+    ++seed;
+    if (!input) plain.emplace_back();
+    else if (input->is_constant()) plain.push_back(input->data);
+    else if (auto given = feeds.find(input->name); given != feeds.end()) plain.push_back(given->second);
+    else plain.push_back(random_tensor(input->dtype, input->dims, is_float(input->dtype) ? -2 : 0, 2, seed));
+  }
+  auto expected = evaluate(node, plain);
+
+  node.inputs[operand]->layout = layout_of_tag(tag, node.inputs[operand]->dims);
+  Candidate candidate = find_kernel(node)->propose(node).at(0);
+  ASSERT_EQ(candidate.inputs[operand], node.inputs[operand]->layout) << "the kernel wants another layout";
+  std::vector<Tensor> inputs, outputs;
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    Value* input = node.inputs[i];
+    inputs.push_back(input ? relayout(*input, plain[i], Layout::plain(input->dims), candidate.inputs[i]) : Tensor{});
+    if (input) input->layout = candidate.inputs[i];
+  }
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    node.outputs[i]->layout = candidate.outputs[i];
+    outputs.push_back(garbage(node.outputs[i]->dtype, candidate.outputs[i].storage_count()));
+  }
+  run(node, inputs, outputs);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const Value& value = *node.outputs[i];
+    Layout as_plain = Layout::plain(value.dims);
+    Tensor got = relayout(value, outputs[i], value.layout, as_plain).reshaped(value.dims);
+    expect_close(got, expected[i], 1e-6, cat("output ", i));
+    EXPECT_EQ(std::memcmp(relayout(value, got, as_plain, value.layout).raw(), outputs[i].raw(), static_cast<size_t>(outputs[i].bytes())), 0)
+        << "output " << i << " has padding that is not zero";
+  }
+}
+
+}  // namespace graft::test
