@@ -2,3 +2,4 @@
 GRAFT_STEM(adam)
 GRAFT_STEM(optimiser)
 GRAFT_STEM(sgd)
+GRAFT_STEM(unary)

@@ -12,7 +12,7 @@
 
 namespace graft::test {
 
-Tensor random_tensor(DType dtype, const Dims& dims, double low, double high, unsigned seed) {
+Tensor random_feed(DType dtype, const Dims& dims, double low, double high, unsigned seed) {
   std::mt19937 random(seed);
   Tensor tensor(is_float(dtype) ? DType::f32 : DType::i64, dims);
   std::uniform_real_distribution<float> real(static_cast<float>(low), static_cast<float>(high));
@@ -37,9 +37,11 @@ void expect_close(const Tensor& got, const Tensor& expected, double tolerance, c
   for (int64_t i = 0; i < a.count(); ++i) {
     double x = a.data<double>()[i];
     double y = b.data<double>()[i];
-    bool same = x == y || (std::isnan(x) && std::isnan(y)) || std::fabs(x - y) <= tolerance * std::max(1.0, std::fabs(y));
+    bool same =
+        x == y || (std::isnan(x) && std::isnan(y)) || std::fabs(x - y) <= tolerance * std::max(1.0, std::fabs(y));
     if (same) continue;
-    if (wrong++ == 0) ADD_FAILURE() << what << " of " << cat(got.dims()) << " at element " << i << ": got " << x << ", expected " << y;
+    if (wrong++ == 0)
+      ADD_FAILURE() << what << " of " << cat(got.dims()) << " at element " << i << ": got " << x << ", expected " << y;
   }
   EXPECT_EQ(wrong, 0) << what << ": so many elements differ";
 }
@@ -50,6 +52,12 @@ double dot(const Tensor& a, const Tensor& b) {
   double sum = 0;
   for (int64_t i = 0; i < a.count(); ++i) sum += a.data<double>()[i] * b.data<double>()[i];
   return sum;
+}
+
+std::vector<double> elements(const Tensor& tensor) {
+  Tensor wide = tensor.cast(DType::f64);
+  auto values = wide.values<double>();
+  return {values.begin(), values.end()};
 }
 
 double norm(const std::vector<double>& v) {
@@ -80,7 +88,7 @@ class Check {
       double low = is_float(input->dtype) ? -2 : 0;
       double high = is_float(input->dtype) ? 2 : 3;
       if (range != check.ranges.end()) std::tie(low, high) = range->second;
-      feeds32_[input->name] = random_tensor(input->dtype, input->dims, low, high, seed);
+      feeds32_[input->name] = random_feed(input->dtype, input->dims, low, high, seed);
     }
     feeds64_ = cast_floats(feeds32_, DType::f64);
   }
@@ -93,7 +101,8 @@ class Check {
     for (size_t i = 0; i < expected.size(); ++i) {
       std::string output = cat("output ", i);
       expect_close(got32[i], expected[i], check_.tolerance, output + " in float32");
-      expect_close(got64[i], is_float(expected[i].dtype()) ? expected[i].cast(DType::f64) : expected[i], check_.tolerance, output + " in float64");
+      expect_close(got64[i], is_float(expected[i].dtype()) ? expected[i].cast(DType::f64) : expected[i],
+                   check_.tolerance, output + " in float64");
     }
   }
 
@@ -113,10 +122,10 @@ class Check {
     }
     double global = norm(all);
     for (const std::string& name : wanted()) {
-      compare(got[name], expected[name], check_.gradient_tolerance, global, "float64 gradient of " + name + " against central differences");
-      auto narrow = got32.at(name).cast(DType::f64).values<double>();
-      auto wide = got64.at(name).values<double>();
-      compare({narrow.begin(), narrow.end()}, {wide.begin(), wide.end()}, check_.gradient_tolerance_f32, global, "float32 gradient of " + name + " against float64");
+      compare(got[name], expected[name], check_.gradient_tolerance, global,
+              "float64 gradient of " + name + " against central differences");
+      compare(elements(got32.at(name)), elements(got64.at(name)), check_.gradient_tolerance_f32, global,
+              "float32 gradient of " + name + " against float64");
     }
   }
 
@@ -134,7 +143,7 @@ class Check {
     for (size_t i = 0; i < graph32_->outputs.size(); ++i) {
       const Value* output = graph32_->outputs[i];
       if (!is_float(output->dtype) || output->role != Role::result) continue;
-      seeds_[i] = random_tensor(output->dtype, output->dims, -1, 1, 100 + static_cast<unsigned>(i));
+      seeds_[i] = random_feed(output->dtype, output->dims, -1, 1, 100 + static_cast<unsigned>(i));
     }
   }
 
@@ -199,7 +208,8 @@ class Check {
     return elements;
   }
 
-  static void compare(const std::vector<double>& got, const std::vector<double>& expected, double tolerance, double global, const std::string& what) {
+  static void compare(const std::vector<double>& got, const std::vector<double>& expected, double tolerance,
+                      double global, const std::string& what) {
     std::vector<double> difference;
     for (size_t i = 0; i < expected.size(); ++i) difference.push_back(got[i] - expected[i]);
     double allowed = tolerance * std::max(norm(expected), 1e-3 * global);
@@ -208,8 +218,8 @@ class Check {
     for (size_t i = 0; i < difference.size(); ++i) {
       if (!(std::fabs(difference[i]) <= std::fabs(difference[worst]))) worst = i;
     }
-    ADD_FAILURE() << what << ": off by " << norm(difference) << ", allowed " << allowed << "; worst element " << worst << " got " << got[worst]
-                  << ", expected " << expected[worst];
+    ADD_FAILURE() << what << ": off by " << norm(difference) << ", allowed " << allowed << "; worst element " << worst
+                  << " got " << got[worst] << ", expected " << expected[worst];
   }
 
   std::string text_;

@@ -22,13 +22,14 @@ namespace graft::test {
 using Feeds = std::map<std::string, Tensor>;
 
 struct OpCheck {
-  std::map<std::string, std::pair<double, double>> ranges = {};  // of random inputs; {-2, 2} for floats, {0, 3} for integers
-  bool forward = true;                 // false: private operators, random ones
-  bool gradient = true;                // false: for operators without a rule
-  double tolerance = 1e-5;             // |y - ref| <= tolerance * max(1, |ref|)
-  double gradient_tolerance = 1e-6;    // ||g - ref|| <= tolerance * max(||ref||, 1e-3 * global norm)
+  std::map<std::string, std::pair<double, double>> ranges =
+      {};                            // of random inputs; {-2, 2} for floats, {0, 3} for integers
+  bool forward = true;               // false: private operators, random ones
+  bool gradient = true;              // false: for operators without a rule
+  double tolerance = 1e-5;           // |y - ref| <= tolerance * max(1, |ref|)
+  double gradient_tolerance = 1e-6;  // ||g - ref|| <= tolerance * max(||ref||, 1e-3 * global norm)
   double gradient_tolerance_f32 = 1e-4;
-  std::set<std::string> fixed = {};    // floating-point inputs whose gradient is not asked for
+  std::set<std::string> fixed = {};  // floating-point inputs whose gradient is not asked for
   Oracle oracle = Oracle::reference;
 };
 
@@ -42,8 +43,8 @@ void check_layout(const std::string& text, const std::string& tag, size_t operan
 // The layout that a tag names, for dims of its rank.
 Layout layout_of_tag(const std::string& tag, const Dims& dims);
 
-// A random tensor; the same for the same seed.
-Tensor random_tensor(DType dtype, const Dims& dims, double low, double high, unsigned seed);
+// What an input that is not given holds: floats are rounded to float32, so that both precisions see one value.
+Tensor random_feed(DType dtype, const Dims& dims, double low, double high, unsigned seed);
 
 // Expects equal dtype, dims and, within tolerance * max(1, |expected|), values; NaN equals NaN.
 void expect_close(const Tensor& got, const Tensor& expected, double tolerance, const std::string& what);

@@ -20,7 +20,8 @@ class Process {
   Process() {
     std::signal(SIGPIPE, SIG_IGN);
     int request[2], answer[2];
-    if (pipe2(request, O_CLOEXEC) != 0 || pipe2(answer, O_CLOEXEC) != 0) throw DeviceError("no pipe to the reference process");
+    if (pipe2(request, O_CLOEXEC) != 0 || pipe2(answer, O_CLOEXEC) != 0)
+      throw DeviceError("no pipe to the reference process");
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, request[0], 0);
@@ -87,7 +88,8 @@ class Process {
 
 }  // namespace
 
-std::vector<Tensor> reference_outputs(const std::string& model, const std::map<std::string, Tensor>& inputs, Oracle oracle) {
+std::vector<Tensor> reference_outputs(const std::string& model, const std::map<std::string, Tensor>& inputs,
+                                      Oracle oracle) {
   static Process process;
   process.write_number(oracle == Oracle::onnxruntime ? 1 : 0);
   process.write_blob(model);

@@ -1,7 +1,13 @@
-"""Answers models with the onnx reference implementation, or onnxruntime where that fails. Long-lived, over a pipe.
+""
+    "Answers models with the onnx reference implementation, or onnxruntime where that fails. Long-lived, over a pipe.
 
-Request:  which oracle (u64: 0 reference then onnxruntime, 1 onnxruntime), model, number of inputs (u64), then TensorProtos.
-Answer:   status (u64: 0 well), number of blobs (u64), then TensorProtos; or one blob of text.
+    Request : which oracle(u64 : 0 reference then onnxruntime, 1 onnxruntime),
+              model,
+              number of inputs(u64),
+              then TensorProtos.Answer : status(u64 : 0 well),
+              number of blobs(u64),
+              then TensorProtos;
+or one blob of text.
 A blob is its length (u64, little-endian) and its bytes.
 """
 import os
@@ -58,9 +64,8 @@ def answer(which, model, feeds):
     if which == 1:
         return run_onnxruntime(model, feeds)
     try:
-        return run_reference(model, feeds)
-    except Exception as reason:  # any gap of the reference: a missing operator, dtype or attribute
-        try:
+  return run_reference(model, feeds) except Exception as reason : #any gap of the reference : a missing operator,
+                                                                                              dtype or attribute try:
             return run_onnxruntime(model, feeds)
         except Exception as second:
             raise RuntimeError(f"reference: {reason}; onnxruntime: {second}") from second

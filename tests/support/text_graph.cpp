@@ -35,7 +35,8 @@ Tensor from_proto(const onnx::TensorProto& proto) {
   DType dtype = dtype_of_proto(proto.data_type());
   if (proto.has_raw_data()) {
     Tensor tensor = Tensor::uninitialized(dtype, dims);
-    if (static_cast<int64_t>(proto.raw_data().size()) != tensor.bytes()) throw UsageError("tensor of ", dims, " has ", proto.raw_data().size(), " bytes");
+    if (static_cast<int64_t>(proto.raw_data().size()) != tensor.bytes())
+      throw UsageError("tensor of ", dims, " has ", proto.raw_data().size(), " bytes");
     std::copy(proto.raw_data().begin(), proto.raw_data().end(), static_cast<char*>(tensor.raw()));
     return tensor;
   }
@@ -55,7 +56,8 @@ class Builder {
 
   std::unique_ptr<Graph> build() {
     graph_->name = proto_.name();
-    for (const auto& initializer : proto_.initializer()) known_[initializer.name()] = graph_->add_constant(tensor(initializer), initializer.name());
+    for (const auto& initializer : proto_.initializer())
+      known_[initializer.name()] = graph_->add_constant(tensor(initializer), initializer.name());
     for (const auto& input : proto_.input()) {
       if (known_.count(input.name())) continue;
       const auto& type = input.type().tensor_type();
@@ -85,7 +87,8 @@ class Builder {
       case onnx::AttributeProto::STRING: return proto.s();
       case onnx::AttributeProto::INTS: return std::vector<int64_t>(proto.ints().begin(), proto.ints().end());
       case onnx::AttributeProto::FLOATS: return std::vector<double>(proto.floats().begin(), proto.floats().end());
-      case onnx::AttributeProto::STRINGS: return std::vector<std::string>(proto.strings().begin(), proto.strings().end());
+      case onnx::AttributeProto::STRINGS:
+        return std::vector<std::string>(proto.strings().begin(), proto.strings().end());
       case onnx::AttributeProto::TENSOR: return tensor(proto.t());
       case onnx::AttributeProto::GRAPH: return std::shared_ptr<Graph>(Builder(proto.g(), floats_).build());
       default: throw UsageError("attribute ", proto.name(), " has a type that test texts do not take");
