@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "graph/passes/passes.h"
 #include "ops/op.h"
 #include "runtime/evaluate.h"
 
@@ -52,6 +53,51 @@ Tensor numeric_gradient(const std::function<double(const Tensor&)>& f, const Ten
     moved.data<double>()[i] = at;
   }
   return gradient;
+}
+
+std::vector<Tensor> op_gradients(const std::string& domain, const std::string& type, const std::vector<Tensor>& inputs,
+                                 size_t output_count, const Attributes& attributes, const Tensor& seed,
+                                 const std::vector<size_t>& wanted) {
+  Graph graph;
+  std::map<std::string, Tensor> given;
+  std::vector<Value*> operands;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    std::string name = cat("x", i);
+    operands.push_back(inputs[i].defined() ? graph.add_input(name, inputs[i].dtype(), inputs[i].dims()) : nullptr);
+    if (operands.back()) given[name] = inputs[i];
+  }
+  Node* node = graph.add_node(domain, type, operands, output_count, attributes);
+  infer(*node);
+  std::vector<Value*> targets;
+  for (size_t slot : wanted) targets.push_back(operands[slot]);
+  graph.outputs = differentiate(graph, {node->outputs[0]}, {graph.add_constant(seed)}, targets);
+  for (const Value* output : graph.outputs) {
+    if (!output) throw UsageError(type, " gives no gradient for a wanted input");
+  }
+  verify(graph);
+  return evaluate(graph, given);
+}
+
+void check_gradients(const std::string& domain, const std::string& type, const std::vector<Tensor>& inputs,
+                     size_t output_count, const Attributes& attributes, const std::vector<size_t>& wanted,
+                     double f32_tolerance) {
+  Tensor seed = random_tensor(DType::f64, run_op(domain, type, inputs, output_count, attributes)[0].dims(), 99);
+  auto got = op_gradients(domain, type, inputs, output_count, attributes, seed, wanted);
+  std::vector<Tensor> narrow = inputs;
+  for (Tensor& t : narrow) t = t.dtype() == DType::f64 ? t.cast(DType::f32) : t;
+  auto got_narrow = op_gradients(domain, type, narrow, output_count, attributes, seed.cast(DType::f32), wanted);
+  for (size_t k = 0; k < wanted.size(); ++k) {
+    auto f = [&](const Tensor& moved) {
+      std::vector<Tensor> at = inputs;
+      at[wanted[k]] = moved;
+      Tensor y = run_op(domain, type, at, output_count, attributes)[0];
+      double sum = 0;
+      for (int64_t i = 0; i < y.count(); ++i) sum += y.data<double>()[i] * seed.data<double>()[i];
+      return sum;
+    };
+    expect_close(got[k], numeric_gradient(f, inputs[wanted[k]]), 1e-6);
+    expect_close(got_narrow[k].cast(DType::f64), got[k], f32_tolerance);
+  }
 }
 
 }  // namespace graft::test

@@ -21,4 +21,14 @@ void expect_close(const Tensor& got, const Tensor& want, double tolerance);
 // Central differences of f at x (float64).
 Tensor numeric_gradient(const std::function<double(const Tensor&)>& f, const Tensor& x, double step = 1e-5);
 
+// The rule's gradients of sum(seed * output 0) for the inputs `wanted`, by the differentiate pass.
+std::vector<Tensor> op_gradients(const std::string& domain, const std::string& type, const std::vector<Tensor>& inputs,
+                                 size_t output_count, const Attributes& attributes, const Tensor& seed,
+                                 const std::vector<size_t>& wanted);
+
+// In float64: the rule against central differences, for a random seed; in float32: against float64.
+void check_gradients(const std::string& domain, const std::string& type, const std::vector<Tensor>& inputs,
+                     size_t output_count, const Attributes& attributes, const std::vector<size_t>& wanted,
+                     double f32_tolerance = 1e-4);
+
 }  // namespace graft::test
