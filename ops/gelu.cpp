@@ -1,0 +1,132 @@
+// Gelu. float32 on oneDNN's element-wise primitives, over storage as it lies: f(0) = 0 keeps padding zero.
+#include <cmath>
+
+#include "ops/gradient.h"
+#include "runtime/device/cpu/dnnl.h"
+
+namespace graft {
+namespace {
+
+constexpr double inverse_sqrt2 = 0.70710678118654752440;
+constexpr double inverse_sqrt_2pi = 0.39894228040143267794;
+constexpr double sqrt_2_over_pi = 0.79788456080286535588;
+constexpr double cubic = 0.044715;
+
+bool is_tanh(const Node& node) {
+  std::string form = node.text("approximate", "none");
+  if (form != "none" && form != "tanh")
+    throw ModelError(node.where(), " approximate is \"", form, "\", allowed are none and tanh");
+  return form == "tanh";
+}
+
+dnnl::algorithm algorithm_of(const Node& node) {
+  return is_tanh(node) ? dnnl::algorithm::eltwise_gelu_tanh : dnnl::algorithm::eltwise_gelu_erf;
+}
+
+// The storage of a value as oneDNN's flat vector: element-wise primitives need no more.
+dnnl::memory::desc flat(const Value& value) {
+  return {{value.layout.storage_count()}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::a};
+}
+
+dnnl::eltwise_forward::primitive_desc describe_forward(const Node& node) {
+  auto desc = flat(*node.inputs[0]);
+  return {cpu_engine(), dnnl::prop_kind::forward_training, algorithm_of(node), desc, desc};
+}
+
+// y = x/2 (1 + erf(x / sqrt 2)), or with tanh y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+Kernel prepare_f32(const Node& node, const Binding& b) {
+  if (node.inputs[0]->layout.storage_count() == 0) return {};
+  auto desc = describe_forward(node);
+  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, dnnl_memory(desc.src_desc(), b.inputs[0])},
+                                                  {DNNL_ARG_DST, dnnl_memory(desc.dst_desc(), b.outputs[0])}};
+  return [primitive = dnnl::eltwise_forward(desc), arguments = std::move(arguments)](Stream& stream) {
+    primitive.execute(dnnl_stream(stream), arguments);
+  };
+}
+
+Kernel prepare_grad_f32(const Node& node, const Binding& b) {
+  if (node.inputs[0]->layout.storage_count() == 0) return {};
+  auto data = flat(*node.inputs[0]);
+  dnnl::eltwise_backward::primitive_desc desc(cpu_engine(), algorithm_of(node), data, data, data,
+                                              describe_forward(node));
+  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_DIFF_DST, dnnl_memory(data, b.inputs[0])},
+                                                  {DNNL_ARG_SRC, dnnl_memory(data, b.inputs[1])},
+                                                  {DNNL_ARG_DIFF_SRC, dnnl_memory(data, b.outputs[0])}};
+  return [primitive = dnnl::eltwise_backward(desc), arguments = std::move(arguments)](Stream& stream) {
+    primitive.execute(dnnl_stream(stream), arguments);
+  };
+}
+
+double gelu(double x, bool by_tanh) {
+  double inner = by_tanh ? std::tanh(sqrt_2_over_pi * (x + cubic * x * x * x)) : std::erf(x * inverse_sqrt2);
+  return 0.5 * x * (1 + inner);
+}
+
+double gelu_slope(double x, bool by_tanh) {
+  if (!by_tanh) return 0.5 * (1 + std::erf(x * inverse_sqrt2)) + x * inverse_sqrt_2pi * std::exp(-0.5 * x * x);
+  double t = std::tanh(sqrt_2_over_pi * (x + cubic * x * x * x));
+  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * sqrt_2_over_pi * (1 + 3 * cubic * x * x);
+}
+
+Kernel prepare_f64(const Node& node, const Binding& b) {
+  return [x = b.in<double>(0), y = b.out<double>(0), count = node.inputs[0]->layout.storage_count(),
+          by_tanh = is_tanh(node)](Stream&) {
+    for (int64_t i = 0; i < count; ++i) y[i] = gelu(x[i], by_tanh);
+  };
+}
+
+Kernel prepare_grad_f64(const Node& node, const Binding& b) {
+  return [dy = b.in<double>(0), x = b.in<double>(1), dx = b.out<double>(0),
+          count = node.inputs[0]->layout.storage_count(), by_tanh = is_tanh(node)](Stream&) {
+    for (int64_t i = 0; i < count; ++i) dx[i] = dy[i] * gelu_slope(x[i], by_tanh);
+  };
+}
+
+// (dy, x) -> dx
+void infer_grad(Node& node) {
+  const Value* dy = node.input(0);
+  const Value* x = node.input(1);
+  if (node.inputs.size() != 2 || !dy || !x || !is_float(x->dtype) || dy->dtype != x->dtype || dy->dims != x->dims) {
+    throw ModelError(node.where(), " wants dy and x of one floating-point type");
+  }
+  is_tanh(node);
+  node.outputs[0]->dtype = x->dtype;
+  node.outputs[0]->ranked = true;
+  node.outputs[0]->dims = x->dims;
+}
+
+Vals differentiate_gelu(Gradient& g) {
+  return {call("graft", "GeluGrad", {g.dy(0), g.x(0)}, 1, g.node().attributes)[0]};
+}
+
+// The second derivative as arithmetic: d(dy f'(x))/dx = dy f''(x)
+// erf: f'' = (2 - x^2) phi(x); tanh is left out, since nothing asks for it twice.
+Vals differentiate_gelu_grad(Gradient& g) {
+  Vals gradients(2);
+  if (g.needs(0)) gradients[0] = call("graft", "GeluGrad", {g.dy(0), g.x(1)}, 1, g.node().attributes)[0];
+  if (g.needs(1)) {
+    if (is_tanh(g.node())) throw UnsupportedError(g.node().where(), " has no second derivative for the tanh form");
+    Val x = g.x(1);
+    Val density = exp(x * x * -0.5) * inverse_sqrt_2pi;
+    gradients[1] = g.dy(0) * g.x(0) * density * (2.0 - x * x);
+  }
+  return gradients;
+}
+
+}  // namespace
+
+std::vector<Op> gelu_ops() {
+  return {
+      {.type = "Gelu",
+       .cpu = {{DTypes::f32, elementwise_kernel(prepare_f32)}, {DTypes::f64, elementwise_kernel(prepare_f64)}},
+       .differentiate = differentiate_gelu},
+      {.type = "GeluGrad",
+       .domain = "graft",
+       .infer = infer_grad,
+       .cpu = {{DTypes::f32, elementwise_kernel(prepare_grad_f32)},
+               {DTypes::f64, elementwise_kernel(prepare_grad_f64)}},
+       .differentiate = differentiate_gelu_grad},
+  };
+}
+
+}  // namespace graft
