@@ -107,7 +107,7 @@ void DurableFile::write(const void* data, int64_t bytes) {
   size_ += bytes;
 }
 
-void DurableFile::commit() {
+void DurableFile::sync() {
   if (descriptor_ < 0) throw UsageError("\"", path_, "\" is committed after it was committed or failed");
   flush();
   // A failed fsync is never tried again: the kernel may have dropped the dirty pages and would then report success.
@@ -116,6 +116,10 @@ void DurableFile::commit() {
     discard();
     fail("cannot sync", error);
   }
+}
+
+void DurableFile::commit() {
+  sync();
   int closed = ::close(descriptor_);
   descriptor_ = -1;
   if (closed != 0 && errno != EINTR) {

@@ -23,6 +23,9 @@ class DurableFile {
   void write(std::string_view text) { write(text.data(), static_cast<int64_t>(text.size())); }
   // Bytes written so far.
   int64_t size() const { return size_; }
+  // Everything written so far is on the disk, still under the temporary name. For files that belong together: sync all,
+  // then commit all.
+  void sync();
   void commit();
 
  private:

@@ -1,0 +1,12 @@
+// The model file, written back.
+#pragma once
+
+#include "importers/onnx/contents.h"
+
+namespace graft {
+
+// See OnnxModel::save.
+void export_model(const OnnxModel::Contents& model, const std::filesystem::path& path,
+                  const OnnxModel::TensorSource& source, const SaveOptions& options);
+
+}  // namespace graft
