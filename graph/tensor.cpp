@@ -6,7 +6,16 @@
 
 namespace graft {
 
+namespace {
+
+thread_local int64_t allocations = 0;
+
+}  // namespace
+
+int64_t allocation_count() { return allocations; }
+
 std::shared_ptr<std::byte[]> allocate_bytes(int64_t bytes, bool zero) {
+  ++allocations;
   constexpr std::align_val_t alignment{64};
   auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
   auto* memory = static_cast<std::byte*>(::operator new[](size, alignment, std::nothrow));

@@ -78,6 +78,8 @@ class Tensor {
 
 // 64-byte aligned storage for tensors, arenas and slots. DeviceError when memory runs out.
 std::shared_ptr<std::byte[]> allocate_bytes(int64_t bytes, bool zero);
+// How often this thread has called allocate_bytes: steady steps must not.
+int64_t allocation_count();
 
 // bf16 and f16 bit patterns, round to nearest even.
 uint16_t to_bf16(float x);

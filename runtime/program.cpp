@@ -125,6 +125,7 @@ void Program::run() {
   if (stale()) {
     throw UsageError("this program was compiled before a parameter moved to another layout: ask the session for it again");
   }
+  int64_t allocated = allocation_count();
   bool changed = seen_values_ != store_.value_generation();
   for (Segment& segment : segments_) {
     if (changed && !segment.prologue.empty()) {
@@ -139,6 +140,7 @@ void Program::run() {
   if (writes_states_) store_.values_changed();
   seen_values_ = store_.value_generation();
   ++counters_.steps;
+  counters_.allocations += allocation_count() - allocated;
 }
 
 Tensor Program::output(size_t index) const {

@@ -38,7 +38,7 @@ struct Counters {
   int64_t prologues = 0;
   int64_t kernels = 0;      // prepared
   int64_t reorders = 0;     // Reorder nodes in a step
-  int64_t allocations = 0;  // by this Program since it was built
+  int64_t allocations = 0;  // of buffers, while running
 };
 
 // Called around each kernel when set: nanoseconds that the node took.

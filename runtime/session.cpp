@@ -1,0 +1,279 @@
+#include "runtime/session.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+
+#include "ops/build.h"
+#include "runtime/evaluate.h"
+
+namespace graft {
+namespace {
+
+Evaluator evaluator() {
+  return [](const Node& node, const std::vector<Tensor>& inputs) { return evaluate(node, inputs); };
+}
+
+bool is_trainable(const State& state) { return state.in->kind == StateKind::parameter && is_float(state.in->dtype); }
+
+std::string key_of(const std::string& kind, const std::map<std::string, Dims>& dims) {
+  std::string key = kind;
+  for (const auto& [name, shape] : dims) key += cat(' ', name, shape);
+  return key;
+}
+
+std::string key_of(const TrainingOptions& o) {
+  const LossOptions& loss = o.loss;
+  const OptimiserOptions& rule = o.optimiser;
+  std::ostringstream out;
+  out.precision(17);
+  out << o.output << '|' << o.batchnorm_live << o.accumulate << '|' << o.clip_norm << '|' << static_cast<int>(loss.type) << '|' << loss.axis
+      << '|' << loss.label_smoothing << '|' << loss.ignore_index << '|' << loss.label_probabilities << '|' << loss.huber_delta;
+  for (double weight : loss.class_weights) out << ',' << weight;
+  out << '|' << static_cast<int>(rule.type) << '|' << rule.momentum << '|' << rule.dampening << '|' << rule.nesterov << '|' << rule.beta1
+      << '|' << rule.beta2 << '|' << rule.eps << '|' << rule.weight_decay;
+  std::string key = out.str();
+  for (const auto& name : o.trainable) key += '|' + name;
+  return key;
+}
+
+// Gives `value` the name `name` as a graph output; a value that has a name already gets an Identity behind it.
+void add_output(Graph& graph, Value* value, const std::string& name) {
+  if (!value->name.empty() || value->role != Role::result) value = call("Identity", {Val(graph, value)}).value();
+  graph.rename(value, name);
+  graph.outputs.push_back(value);
+}
+
+// What the loss is computed on: a final Softmax, LogSoftmax or Sigmoid belongs to the loss.
+Value* before_activation(Value* output, LossType loss) {
+  Value* value = output;
+  for (;;) {
+    const Node* node = value->producer;
+    if (!node || !node->domain.empty()) return value == output ? output : value;
+    bool softmax = (node->type == "Softmax" || node->type == "LogSoftmax") && loss == LossType::cross_entropy;
+    bool sigmoid = node->type == "Sigmoid" && loss == LossType::bce;
+    if (softmax || sigmoid) return node->inputs[0];
+    if (node->type != "Identity") return output;
+    value = node->inputs[0];
+  }
+}
+
+}  // namespace
+
+Session::Session(std::unique_ptr<Graph> graph, Expander expand, SessionOptions options)
+    : graph_(std::move(graph)), expand_(std::move(expand)), options_(std::move(options)) {
+  std::map<std::string, Tensor> states = classify(*graph_);
+  if (options_.double_precision) widen(*graph_);
+  for (const auto& state : graph_->states) {
+    auto entry = states.extract(state.in->name);
+    Tensor value = std::move(entry.mapped());
+    if (value.dtype() != state.in->dtype) value = value.cast(state.in->dtype);
+    store_.add(state.in->name, state.in->kind, std::move(value));
+  }
+}
+
+Session::~Session() = default;
+
+std::vector<std::string> Session::parameters() const {
+  std::vector<std::string> names;
+  for (const auto& state : graph_->states) {
+    if (is_trainable(state)) names.push_back(state.in->name);
+  }
+  return names;
+}
+
+std::vector<std::string> Session::match(const std::vector<std::string>& train, const std::vector<std::string>& freeze) const {
+  std::vector<std::string> names = parameters();
+  auto matching = [&](const std::string& glob) {
+    std::vector<std::string> found;
+    std::copy_if(names.begin(), names.end(), std::back_inserter(found), [&](const std::string& name) { return fnmatch(glob.c_str(), name.c_str(), 0) == 0; });
+    if (!found.empty()) return found;
+    std::string near;
+    for (const auto& name : nearest_names(glob, names)) near += (near.empty() ? "\"" : ", \"") + name + '"';
+    throw UsageError("\"", glob, "\" matches no parameter; nearest: ", near);
+  };
+  std::set<std::string> chosen;
+  for (const auto& glob : train) {
+    for (const auto& name : matching(glob)) chosen.insert(name);
+  }
+  if (train.empty()) chosen.insert(names.begin(), names.end());
+  for (const auto& glob : freeze) {
+    for (const auto& name : matching(glob)) chosen.erase(name);
+  }
+  std::erase_if(names, [&](const std::string& name) { return !chosen.count(name); });
+  return names;
+}
+
+std::unique_ptr<Graph> Session::specialised(const std::map<std::string, Dims>& dims, Mode mode, const std::set<std::string>& live, const Watch& watch) {
+  std::unique_ptr<Graph> graph = graph_->clone();
+  if (watch) watch("classify", *graph);
+  set_mode(*graph, mode == Mode::train, live);
+  specialise(*graph, dims, evaluator());
+  if (watch) watch("specialise", *graph);
+  decompose(*graph, expand_, evaluator());
+  if (watch) watch("decompose", *graph);
+  recognise(*graph, options_.disabled);
+  graph->prune();
+  if (watch) watch("recognise", *graph);
+  verify(*graph);
+  return graph;
+}
+
+Program* Session::cached(const std::string& key) {
+  // A training Program moves parameters to its layouts: what was compiled before reads them no longer.
+  std::erase_if(programs_, [](const auto& entry) { return entry.second->stale(); });
+  auto found = programs_.find(key);
+  return found == programs_.end() ? nullptr : found->second.get();
+}
+
+Program& Session::compile(const std::string& key, std::unique_ptr<Graph> graph, const std::set<std::string>& free_states, const Watch& watch) {
+  graph->prune();
+  fuse(*graph, options_.disabled);
+  graph->sort();
+  if (watch) watch("fuse", *graph);
+  std::map<std::string, Layout> masters;
+  for (const auto& state : graph->states) {
+    const std::string& name = state.in->name;
+    if (!store_.has(name)) {
+      store_.add_zeros(name, state.in->kind, state.in->dtype, state.in->dims);
+    } else if (!store_.entry(name).layout.is_plain(state.in->dims) || !(state.out || free_states.count(name))) {
+      masters[name] = store_.entry(name).layout;
+    }
+  }
+  split_prologue(*graph);
+  lay_out(*graph, masters);
+  graph->sort();
+  if (watch) watch("lay_out", *graph);
+  auto program = std::make_unique<Program>(std::move(graph), store_);
+  return *(programs_[key] = std::move(program));
+}
+
+Program& Session::forward(const std::map<std::string, Dims>& dims, Mode mode) {
+  std::string key = key_of(mode == Mode::train ? "forward train" : "forward", dims);
+  if (Program* known = cached(key)) return *known;
+  auto graph = specialised(dims, mode, all_parameters(), {});
+  // A forward pass in training mode shows what training computes; it leaves the statistics as they are.
+  for (auto& state : graph->states) state.out = nullptr;
+  graph->prune();
+  return compile(key, std::move(graph), {}, {});
+}
+
+std::set<std::string> Session::all_parameters() const {
+  auto names = parameters();
+  return {names.begin(), names.end()};
+}
+
+Program& Session::vjp(const std::map<std::string, Dims>& dims, Mode mode) {
+  std::string key = key_of(mode == Mode::train ? "vjp train" : "vjp", dims);
+  if (Program* known = cached(key)) return *known;
+  auto graph = specialised(dims, mode, all_parameters(), {});
+  for (auto& state : graph->states) state.out = nullptr;
+  std::vector<Value*> targets, seeds, wanted;
+  for (Value* output : std::vector<Value*>(graph->outputs)) {
+    if (!is_float(output->dtype)) continue;
+    targets.push_back(output);
+    seeds.push_back(graph->add_input("cotangent:" + output->name, output->dtype, output->dims));
+  }
+  std::vector<std::string> names;
+  for (Value* input : graph->inputs) {
+    bool seed = std::find(seeds.begin(), seeds.end(), input) != seeds.end();
+    if (is_float(input->dtype) && !seed) wanted.push_back(input);
+  }
+  for (const auto& state : graph_->states) {
+    if (!is_trainable(state)) continue;
+    Value* value = graph->find(state.in->name);
+    wanted.push_back(value && value->is_state() ? value : graph->add_state(state.in->name, state.in->kind, state.in->dtype, state.in->dims));
+  }
+  std::vector<Value*> gradients = differentiate(*graph, targets, seeds, wanted);
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    Val zero = gradients[i] ? Val() : expand(constant_like(Val(*graph, wanted[i]), 0), wanted[i]->dims);
+    add_output(*graph, gradients[i] ? gradients[i] : zero.value(), "grad:" + wanted[i]->name);
+  }
+  return compile(key, std::move(graph), {}, {});
+}
+
+std::unique_ptr<Graph> Session::training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options,
+                                               std::unique_ptr<Graph>* apply, const Watch& watch) {
+  std::set<std::string> trainable(options.trainable.begin(), options.trainable.end());
+  auto graph = specialised(dims, Mode::train, options.batchnorm_live ? trainable : std::set<std::string>{}, watch);
+  Value* output = options.output.empty() ? graph->outputs.at(0) : graph->find(options.output);
+  if (!output) throw UsageError("the model has no value \"", options.output, "\" to train on");
+  Value* prediction = before_activation(output, options.loss.type);
+  graph->outputs.clear();
+  Loss loss = add_loss(*graph, prediction, options.loss);
+  Value* one = constant_like(Val(*graph, loss.sum), 1).value();
+  std::vector<Value*> parameters;
+  for (const auto& state : graph->states) {
+    if (trainable.count(state.in->name)) parameters.push_back(state.in);
+  }
+  if (parameters.empty()) throw UsageError("no trainable parameter reaches the loss: nothing to train");
+  std::vector<Value*> gradients = differentiate(*graph, {loss.sum}, {one}, parameters);
+  if (watch) watch("differentiate", *graph);
+  add_output(*graph, loss.sum, "graft.loss_sum");
+  add_output(*graph, loss.weight, "graft.weight_sum");
+  add_output(*graph, prediction, "graft.prediction");
+  graph->insert_before(nullptr);
+  DType dtype = loss.sum->dtype;
+  auto finish = [&](Graph& update, const std::vector<Value*>& updated, const std::vector<Value*>& sums, Value* weight) {
+    update.set_provenance({"", Direction::optimiser});
+    Value* lr = update.add_input("graft.lr", dtype, {});
+    Normalisation normalisation = add_normalisation(update, weight, sums, options.clip_norm, dtype);
+    add_optimiser(update, updated, sums, normalisation.scale, lr, options.optimiser);
+    if (normalisation.norm) add_output(update, normalisation.norm, "graft.gradient_norm");
+  };
+  if (!options.accumulate) {
+    finish(*graph, parameters, gradients, loss.weight);
+    return graph;
+  }
+  add_accumulation(*graph, parameters, gradients, loss.sum, loss.weight);
+  *apply = std::make_unique<Graph>();
+  (*apply)->name = "apply";
+  std::vector<bool> has_gradient;
+  for (const Value* gradient : gradients) has_gradient.push_back(gradient != nullptr);
+  std::vector<Value*> applied;
+  Accumulators sums = add_accumulated(**apply, parameters, has_gradient, dtype, applied);
+  add_output(**apply, sums.loss, "graft.loss_sum");
+  add_output(**apply, sums.weight, "graft.weight_sum");
+  finish(**apply, applied, sums.gradients, sums.weight);
+  return graph;
+}
+
+TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
+  std::string configuration = key_of(options);
+  std::string key = key_of("training " + configuration, dims);
+  std::string apply_key = "apply " + configuration;
+  TrainingPrograms programs{cached(key), options.accumulate ? cached(apply_key) : nullptr};
+  if (programs.step && (programs.apply || !options.accumulate)) return programs;
+  std::unique_ptr<Graph> apply;
+  auto graph = training_graph(dims, options, &apply, {});
+  // With accumulation another Program writes the parameters: their layouts are still chosen here.
+  std::set<std::string> free_states(options.trainable.begin(), options.trainable.end());
+  programs.step = &compile(key, std::move(graph), free_states, {});
+  if (options.accumulate) {
+    if (!programs.apply || programs.apply->stale()) programs.apply = &compile(apply_key, std::move(apply), {}, {});
+  }
+  return programs;
+}
+
+std::string Session::text_after(const std::string& pass, const std::map<std::string, Dims>& dims, const TrainingOptions* options) {
+  const std::vector<std::string> passes = {"lift", "classify", "specialise", "decompose", "recognise", "differentiate", "fuse", "lay_out"};
+  if (std::find(passes.begin(), passes.end(), pass) == passes.end()) {
+    std::string allowed;
+    for (const auto& name : passes) allowed += (allowed.empty() ? "" : ", ") + name;
+    throw UsageError("no pass \"", pass, "\"; allowed: ", allowed);
+  }
+  if (pass == "lift") return to_text(*graph_);
+  std::string text;
+  Watch watch = [&](const std::string& name, const Graph& graph) {
+    if (name == pass) text = to_text(graph);
+  };
+  std::set<std::string> free_states;
+  std::unique_ptr<Graph> apply;
+  if (options) free_states.insert(options->trainable.begin(), options->trainable.end());
+  auto graph = options ? training_graph(dims, *options, &apply, watch) : specialised(dims, Mode::infer, {}, watch);
+  if (text.empty()) compile("text", std::move(graph), free_states, watch);
+  if (text.empty()) throw UsageError("the pass \"", pass, "\" runs on training graphs only");
+  return text;
+}
+
+}  // namespace graft
