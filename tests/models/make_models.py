@@ -57,15 +57,9 @@ def replace(path, write):
     temporary.replace(path)
 
 
-def write_plain_recording(source, target):
-    """The recording without compression, for readers that have no inflate."""
-    with np.load(source) as arrays, open(target, "wb") as file:
-        np.savez(file, **arrays)
-
-
 def main(out):
     stamp = out / "models.key"
-    names = [*(f"{name}.onnx" for name in [*PACKAGED, *GENERATED]), *(p.name for p in RECORDINGS.glob("*.npz"))]
+    names = [f"{name}.onnx" for name in [*PACKAGED, *GENERATED]]
     wanted = key()
     if stamp.exists() and stamp.read_text() == wanted and all((out / name).exists() for name in names):
         return
@@ -75,10 +69,8 @@ def main(out):
         replace(out / f"{name}.onnx", lambda path: shutil.copyfile(source, path))
     for name, make in GENERATED.items():
         replace(out / f"{name}.onnx", lambda path: onnx.save(make(), path))
-    for source in RECORDINGS.glob("*.npz"):
-        replace(out / source.name, lambda path: write_plain_recording(source, path))
     stamp.write_text(wanted)
-    print(f"make_models: wrote {len(names)} files to {out}")
+    print(f"make_models: wrote {len(names)} models to {out}")
 
 
 if __name__ == "__main__":
