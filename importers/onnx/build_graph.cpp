@@ -78,7 +78,12 @@ class Builder {
       scope.values[function.input(i)] = operand ? input : nullptr;
     }
     build_nodes(function.node(), scope);
-    for (const auto& name : function.output()) graph->outputs.push_back(scope.read(name, call.where()));
+    for (int i = 0; i < function.output_size() && i < static_cast<int>(call.outputs.size()); ++i) {
+      // Bodies leave out what the call does not want; the first result holds its place.
+      bool wanted = call.outputs[static_cast<size_t>(i)] != nullptr || graph->outputs.empty();
+      graph->outputs.push_back(wanted ? scope.read(function.output(i), call.where()) : graph->outputs[0]);
+      if (!graph->outputs.back()) throw ModelError(call.where(), " has a function body without a result ", i);
+    }
     return graph;
   }
 

@@ -6,7 +6,8 @@
 namespace graft {
 
 // The body for this node's attributes and operand types, lifted; its inputs are the node's operands in order (absent
-// ones too) and its outputs the node's results. nullptr where ONNX has none.
+// ones too) and its outputs the node's results, where
+// unwanted ones repeat the first. nullptr where ONNX has none.
 std::shared_ptr<Graph> function_body_graph(const Node& node);
 
 }  // namespace graft

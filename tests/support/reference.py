@@ -1,13 +1,7 @@
-""
-    "Answers models with the onnx reference implementation, or onnxruntime where that fails. Long-lived, over a pipe.
+"""Answers models with the onnx reference implementation, or onnxruntime where that fails. Long-lived, over a pipe.
 
-    Request : which oracle(u64 : 0 reference then onnxruntime, 1 onnxruntime),
-              model,
-              number of inputs(u64),
-              then TensorProtos.Answer : status(u64 : 0 well),
-              number of blobs(u64),
-              then TensorProtos;
-or one blob of text.
+Request:  which oracle (u64: 0 reference then onnxruntime, 1 onnxruntime), model, number of inputs (u64), then TensorProtos.
+Answer:   status (u64: 0 well), number of blobs (u64), then TensorProtos; or one blob of text.
 A blob is its length (u64, little-endian) and its bytes.
 """
 import os
@@ -56,7 +50,7 @@ def run_onnxruntime(model, feeds):
     onnxruntime.set_default_logger_severity(4)
     for opset in model.opset_import:
         if opset.domain == "":
-            opset.version = RUNTIME_OPSET
+            opset.version = min(opset.version, RUNTIME_OPSET)
     return onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
 
 
@@ -64,8 +58,9 @@ def answer(which, model, feeds):
     if which == 1:
         return run_onnxruntime(model, feeds)
     try:
-  return run_reference(model, feeds) except Exception as reason : #any gap of the reference : a missing operator,
-                                                                                              dtype or attribute try:
+        return run_reference(model, feeds)
+    except Exception as reason:  # any gap of the reference: a missing operator, dtype or attribute
+        try:
             return run_onnxruntime(model, feeds)
         except Exception as second:
             raise RuntimeError(f"reference: {reason}; onnxruntime: {second}") from second
