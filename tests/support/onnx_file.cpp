@@ -6,6 +6,7 @@
 
 #include "graph/proto.h"
 #include "graph/schema.h"
+#include "tests/support/paths.h"
 
 namespace graft::test {
 namespace {
@@ -68,7 +69,7 @@ std::string bytes_of(const Graph& graph) {
 }
 
 std::string package_file(const std::string& path) {
-  fs::path lib = fs::path(GRAFT_PYTHON).parent_path().parent_path() / "lib";
+  fs::path lib = fs::path(test::python()).parent_path().parent_path() / "lib";
   for (const auto& python : fs::directory_iterator(lib)) {
     fs::path file = python.path() / "site-packages" / path;
     if (fs::exists(file)) return file.string();

@@ -7,6 +7,7 @@
 
 #include <csignal>
 
+#include "tests/support/paths.h"
 #include "tests/support/text_graph.h"
 
 extern char** environ;
@@ -26,8 +27,8 @@ class Process {
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, request[0], 0);
     posix_spawn_file_actions_adddup2(&actions, answer[1], 1);
-    std::string python = GRAFT_PYTHON;
-    std::string script = GRAFT_SOURCE_DIR "/tests/support/reference.py";
+    std::string python = test::python();
+    std::string script = test::source_dir() + "/tests/support/reference.py";
     char* arguments[] = {python.data(), script.data(), nullptr};
     int failed = posix_spawn(&child_, python.c_str(), &actions, nullptr, arguments, environ);
     posix_spawn_file_actions_destroy(&actions);

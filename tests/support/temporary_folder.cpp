@@ -7,6 +7,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "tests/support/paths.h"
+
 namespace graft {
 namespace fs = std::filesystem;
 
@@ -43,7 +45,7 @@ std::string read_text(const std::string& path) {
 
 std::string run_python(const std::string& script, const std::vector<std::string>& arguments) {
   TemporaryFolder folder;
-  std::string command = std::string(GRAFT_PYTHON) + " " + folder.write("script.py", script);
+  std::string command = test::python() + " " + folder.write("script.py", script);
   for (const auto& argument : arguments) command += " '" + argument + "'";
   std::string output = folder / "output.txt";
   int status = std::system((command + " > " + output + " 2>&1").c_str());
