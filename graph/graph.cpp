@@ -166,6 +166,15 @@ void drop_user(Value* value, Node* node) {
 
 }  // namespace
 
+void Graph::drop_output(Node* node, size_t index) {
+  Value* output = node->outputs[index];
+  if (!output) return;
+  if (!output->users.empty()) throw UsageError(node->where(), " result ", index, " is used: it cannot be dropped");
+  output->producer = nullptr;
+  rename(output, "");
+  node->outputs[index] = nullptr;
+}
+
 void Graph::set_input(Node* node, size_t index, Value* value) {
   if (index >= node->inputs.size()) node->inputs.resize(index + 1, nullptr);
   if (node->inputs[index]) drop_user(node->inputs[index], node);

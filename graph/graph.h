@@ -135,6 +135,7 @@ class Graph {
   const Provenance& provenance() const { return provenance_; }
 
   Value* add_output(Node* node);  // one more result of `node`
+  void drop_output(Node* node, size_t index);  // makes an unused result an absent one
   void set_input(Node* node, size_t index, Value* value);
   void replace_uses(Value* old_value, Value* new_value);  // in nodes, outputs and states' out
   void rename(Value* value, const std::string& name);     // "" takes the name away

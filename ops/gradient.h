@@ -26,6 +26,9 @@ class Gradient {
   // A private ...Grad node; its kernel is settled with the descriptor of this node.
   std::vector<Val> grad_node(const std::string& type, const std::vector<Val>& operands, size_t output_count,
                              Attributes attributes = {});
+  // The same with results of which unwanted ones are absent (empty Vals).
+  std::vector<Val> grad_node(const std::string& type, const std::vector<Val>& operands, const std::vector<bool>& wanted,
+                             Attributes attributes = {});
   // An opaque result added to the forward node: bytes that its kernel leaves for backward, sized when it is settled.
   Val workspace();
 

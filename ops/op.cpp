@@ -145,6 +145,18 @@ std::vector<Val> Gradient::grad_node(const std::string& type, const std::vector<
   return results;
 }
 
+std::vector<Val> Gradient::grad_node(const std::string& type, const std::vector<Val>& operands,
+                                     const std::vector<bool>& wanted, Attributes attributes) {
+  auto results = grad_node(type, operands, wanted.size(), std::move(attributes));
+  Node* node = results[0].value()->producer;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    if (wanted[i]) continue;
+    graph_.drop_output(node, i);
+    results[i] = {};
+  }
+  return results;
+}
+
 Val Gradient::workspace() {
   Value* value = graph_.add_output(&node_);
   value->opaque = true;

@@ -49,4 +49,25 @@ Layout layout_of(const memory::desc& desc) {
   return layout;
 }
 
+BoundPrimitive::BoundPrimitive(const dnnl::primitive_desc_base& descriptor, const Operands& operands) {
+  dnnl_primitive_t handle = nullptr;
+  dnnl::error::wrap_c_api(dnnl_primitive_create(&handle, descriptor.get()), "could not create a primitive");
+  primitive_.reset(handle);
+  for (const auto& [argument, memory] : operands) {
+    memories_.push_back(memory);
+    arguments_.push_back({argument, memory.get()});
+  }
+}
+
+void BoundPrimitive::operator()(Stream& stream) const {
+  auto status = dnnl_primitive_execute(primitive_.get(), dnnl_stream(stream).get(), static_cast<int>(arguments_.size()), arguments_.data());
+  if (status != dnnl_success) throw DeviceError("oneDNN could not execute a primitive: status ", status);
+}
+
+dnnl::primitive_attr scratch_attributes() {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attributes;
+}
+
 }  // namespace graft

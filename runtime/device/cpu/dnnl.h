@@ -35,4 +35,32 @@ inline dnnl::memory dnnl_memory(const dnnl::memory::desc& desc, const void* addr
   return {desc, cpu_engine(), const_cast<void*>(address)};
 }
 
+// A primitive with every operand bound: run only executes. Copies share the primitive.
+class BoundPrimitive {
+ public:
+  using Operands = std::vector<std::pair<int, dnnl::memory>>;  // DNNL_ARG_..., memory
+
+  BoundPrimitive(const dnnl::primitive_desc_base& descriptor, const Operands& operands);
+  void operator()(Stream& stream) const;
+
+ private:
+  dnnl::primitive primitive_;
+  std::vector<dnnl::memory> memories_;  // keep the handles in `arguments_` alive
+  std::vector<dnnl_exec_arg_t> arguments_;
+};
+
+// Primitives work in scratch memory that the arena gives them.
+dnnl::primitive_attr scratch_attributes();
+
+// Calls f, which makes oneDNN descriptors for `node`; oneDNN's errors become ours.
+template <class F>
+auto with_dnnl_errors(const Node& node, F&& f) {
+  try {
+    return f();
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_out_of_memory) throw DeviceError(node.where(), " oneDNN: ", error.what());
+    throw UnsupportedError(node.where(), " oneDNN: ", error.what());
+  }
+}
+
 }  // namespace graft

@@ -1,0 +1,54 @@
+// graft.ChannelSum: y[c] = sum over batch and space of x[n,c,...]; what a bias of channels gets as its gradient.
+#include "ops/channel_view.h"
+#include "ops/gradient.h"
+
+namespace graft {
+namespace {
+
+void infer_channel_sum(Node& node) {
+  const Dims& dims = node.inputs[0]->dims;
+  if (dims.size() < 2) throw ModelError(node.where(), " wants an input of rank 2 or more, got ", dims);
+  Value* y = node.outputs[0];
+  y->dtype = node.inputs[0]->dtype;
+  y->ranked = true;
+  y->dims = {dims[1]};
+}
+
+Settlement settle_channel_sum(const Node& node, const Settlement*) {
+  Settlement settlement;
+  int64_t slices = thread_count();
+  settlement.scratch_bytes = ChannelSums::scratch_bytes(channel_view(node, *node.inputs[0]), slices);
+  settlement.descriptor = slices;
+  return settlement;
+}
+
+template <class T>
+Kernel prepare_channel_sum(const Node& node, const Binding& binding) {
+  ChannelView view = channel_view(node, *node.inputs[0]);
+  const T* x = binding.in<T>(0);
+  T* y = binding.out<T>(0);
+  ChannelSums sums(view, binding.scratch, std::any_cast<int64_t>(binding.settlement->descriptor));
+  return [=](Stream&) mutable {
+    sums.run<T>([=](int64_t i, int64_t) { return std::pair<T, T>(x[i], T{0}); });
+    for (int64_t c = 0; c < view.channels; ++c) y[c] = static_cast<T>(sums.first(c));
+  };
+}
+
+Vals differentiate_channel_sum(Gradient& g) {
+  Dims column(g.x(0).dims().size(), 1);
+  column[1] = g.x(0).dim(1);
+  return {expand(reshape(g.dy(0), column), g.x(0).dims())};
+}
+
+}  // namespace
+
+std::vector<Op> channel_sum_ops() {
+  return {{.type = "ChannelSum",
+           .domain = "graft",
+           .infer = infer_channel_sum,
+           .cpu = {{DTypes::f32, {propose_channelwise, settle_channel_sum, prepare_channel_sum<float>}},
+                   {DTypes::f64, {propose_channelwise, settle_channel_sum, prepare_channel_sum<double>}}},
+           .differentiate = differentiate_channel_sum}};
+}
+
+}  // namespace graft

@@ -1,0 +1,180 @@
+// Tensors (N, C, ...) as kernels that work channel by channel see them, whether plain, channels-last or in blocks of
+// channels: [N][blocks][spatial][width], where channel c is number c % width of block c / width.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+
+#include "ops/op.h"
+
+namespace graft {
+
+struct ChannelView {
+  int64_t batch = 0, channels = 0;
+  int64_t blocks = 0, spatial = 0, width = 1;
+
+  // Offset of the first element of a block.
+  int64_t offset(int64_t n, int64_t block) const { return (n * blocks + block) * spatial * width; }
+  // Channels with those that pad the last block.
+  int64_t padded_channels() const { return blocks * width; }
+  int64_t storage_count() const { return batch * blocks * spatial * width; }
+};
+
+// nullopt where `layout` is none of the three.
+std::optional<ChannelView> channel_view(const Dims& dims, const Layout& layout);
+// The view of a value that a kernel settled on. UnsupportedError where there is none.
+ChannelView channel_view(const Node& node, const Value& value);
+
+// Layouts for kernels that take any ChannelView: operands of the first input's dims lie as one of them lies now, all
+// others are plain.
+std::vector<Candidate> propose_channelwise(const Node& node);
+
+// A piece of a block: rows of `width` channels that one thread works on at a time.
+struct ChannelPiece {
+  int64_t offset = 0;   // of the first element
+  int64_t channel = 0;  // of the block's first channel
+  int64_t rows = 0;
+  int64_t sample = 0;
+};
+
+class ChannelPieces {
+ public:
+  explicit ChannelPieces(const ChannelView& view) : view_(view) {
+    constexpr int64_t elements = 4096;
+    rows_ = std::clamp<int64_t>(elements / std::max<int64_t>(view.width, 1), 16, elements);
+    per_block_ = (view.spatial + rows_ - 1) / rows_;
+  }
+  int64_t count() const { return view_.batch * view_.blocks * per_block_; }
+  int64_t elements() const { return rows_ * view_.width; }
+  ChannelPiece operator[](int64_t i) const {
+    int64_t row = i % per_block_ * rows_;
+    int64_t block = i / per_block_;
+    return {block * view_.spatial * view_.width + row * view_.width, block % view_.blocks * view_.width,
+            std::min(rows_, view_.spatial - row), block / view_.blocks};
+  }
+
+ private:
+  ChannelView view_;
+  int64_t rows_ = 0;
+  int64_t per_block_ = 0;
+};
+
+// out[i] = f(i, c) for every element i of every channel c, padding channels included.
+template <class F>
+void for_each_channel_element(const ChannelView& view, F f) {
+  ChannelPieces pieces(view);
+  parallel_for(pieces.count(), pieces.elements(), [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      ChannelPiece piece = pieces[p];
+      if (view.width == 1) {
+#pragma omp simd
+        for (int64_t r = 0; r < piece.rows; ++r) f(piece.offset + r, piece.channel);
+      } else if (view.width == 16) {
+        for (int64_t r = 0; r < piece.rows; ++r) {
+#pragma omp simd
+          for (int64_t v = 0; v < 16; ++v) f(piece.offset + r * 16 + v, piece.channel + v);
+        }
+      } else {
+        for (int64_t r = 0; r < piece.rows; ++r) {
+#pragma omp simd
+          for (int64_t v = 0; v < view.width; ++v) f(piece.offset + r * view.width + v, piece.channel + v);
+        }
+      }
+    }
+  });
+}
+
+// Sums over batch and space of one or two terms a channel. Partial sums of a piece are in T, of a slice in double;
+// there is a slice for each thread.
+class ChannelSums {
+ public:
+  // `scratch` has scratch_bytes(view, slices); the number of slices is settled with it.
+  ChannelSums(const ChannelView& view, void* scratch, int64_t slices)
+      : view_(view), slices_(slices), partial_(static_cast<double*>(scratch)) {}
+
+  static int64_t scratch_bytes(const ChannelView& view, int64_t slices) {
+    return checked_mul(slices, checked_mul(view.padded_channels(), 4 * int64_t{sizeof(double)}));
+  }
+
+  // first[c] = sum f(i, c).first, second[c] = sum f(i, c).second; f gives a std::pair<T, T>.
+  template <class T, class F>
+  void run(F f) {
+    ChannelPieces pieces(view_);
+    int64_t channels = view_.padded_channels();
+    parallel_for(slices_, 1 << 20, [&](int64_t begin, int64_t end) {
+      for (int64_t slice = begin; slice < end; ++slice) {
+        double* total = partial_ + slice * 4 * channels;
+        T* sums = reinterpret_cast<T*>(total + 2 * channels);
+        std::fill(total, total + 2 * channels, 0.0);
+        for (int64_t p = pieces.count() * slice / slices_; p < pieces.count() * (slice + 1) / slices_; ++p) {
+          add_piece<T>(pieces[p], sums, f);
+          ChannelPiece piece = pieces[p];
+          for (int64_t v = 0; v < view_.width; ++v) {
+            total[piece.channel + v] += static_cast<double>(sums[v]);
+            total[channels + piece.channel + v] += static_cast<double>(sums[view_.width + v]);
+          }
+        }
+      }
+    });
+    for (int64_t slice = 1; slice < slices_; ++slice) {
+      const double* more = partial_ + slice * 4 * channels;
+      for (int64_t c = 0; c < 2 * channels; ++c) partial_[c] += more[c];
+    }
+  }
+
+  double first(int64_t c) const { return partial_[c]; }
+  double second(int64_t c) const { return partial_[view_.padded_channels() + c]; }
+
+ private:
+  template <class T, class F>
+  void add_piece(const ChannelPiece& piece, T* sums, F& f) const {
+    if (view_.width == 1) {
+      T a = 0, b = 0;
+#pragma omp simd reduction(+ : a, b)
+      for (int64_t r = 0; r < piece.rows; ++r) {
+        auto [first, second] = f(piece.offset + r, piece.channel);
+        a += first;
+        b += second;
+      }
+      sums[0] = a;
+      sums[1] = b;
+    } else if (view_.width == 16) {
+      add_rows<T, 16>(piece, sums, f);
+    } else if (view_.width == 8) {
+      add_rows<T, 8>(piece, sums, f);
+    } else {
+      std::fill(sums, sums + 2 * view_.width, T{0});
+      for (int64_t r = 0; r < piece.rows; ++r) {
+        int64_t at = piece.offset + r * view_.width;
+#pragma omp simd
+        for (int64_t v = 0; v < view_.width; ++v) {
+          auto [first, second] = f(at + v, piece.channel + v);
+          sums[v] += first;
+          sums[view_.width + v] += second;
+        }
+      }
+    }
+  }
+
+  template <class T, int W, class F>
+  static void add_rows(const ChannelPiece& piece, T* sums, F& f) {
+    T a[W] = {}, b[W] = {};
+    for (int64_t r = 0; r < piece.rows; ++r) {
+      int64_t at = piece.offset + r * W;
+#pragma omp simd
+      for (int64_t v = 0; v < W; ++v) {
+        auto [first, second] = f(at + v, piece.channel + v);
+        a[v] += first;
+        b[v] += second;
+      }
+    }
+    std::copy(a, a + W, sums);
+    std::copy(b, b + W, sums + W);
+  }
+
+  ChannelView view_;
+  int64_t slices_;
+  double* partial_;
+};
+
+}  // namespace graft

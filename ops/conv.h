@@ -1,0 +1,49 @@
+// Convolution as the three linear maps between x, w and y; ConvTranspose is the map from y to x.
+#pragma once
+
+#include "ops/op.h"
+#include "ops/window.h"
+
+namespace graft {
+
+enum class ConvWay : uint8_t { forward, data, weights };  // gives y, x, w
+
+// Where a node keeps its operands: an input's index, or ~index of an output.
+struct ConvSlots {
+  ConvWay way;
+  int x, w, y, bias;
+};
+
+// x (N, C, ...), w (M, C/group, ...), y (N, M, ...), bias (M), or (C) where the way is `data`.
+struct ConvProblem {
+  ConvSlots slots;
+  DType dtype = DType::undefined;
+  Dims x, w, y;
+  int64_t group = 1;
+  Window window;
+  bool bias = false;
+
+  bool empty() const;
+  int64_t multiplications() const;
+};
+
+ConvSlots conv_slots(const Node& node);
+// Reads and checks the node. ModelError, UnsupportedError for more than three spatial axes.
+ConvProblem conv_problem(const Node& node);
+
+inline Value* conv_value(const Node& node, int slot) {
+  return slot < 0 ? node.output(static_cast<size_t>(~slot)) : node.input(static_cast<size_t>(slot));
+}
+inline void* conv_address(const Binding& binding, int slot) {
+  if (slot < 0) return binding.out<void>(static_cast<size_t>(~slot));
+  return const_cast<void*>(binding.in<void>(static_cast<size_t>(slot)));
+}
+
+// Plain loops on plain layouts.
+Kernel prepare_conv_reference(const Node& node, const Binding& binding);
+// oneDNN, float32.
+std::vector<Candidate> propose_conv(const Node& node);
+Settlement settle_conv(const Node& node, const Settlement* forward);
+Kernel prepare_conv(const Node& node, const Binding& binding);
+
+}  // namespace graft

@@ -1,0 +1,269 @@
+// Convolutions on oneDNN. Descriptors are costly to make (about half a millisecond), and propose, settle and the
+// backward hints ask for the same ones: they are remembered by shape and layouts.
+#include <mutex>
+
+#include "ops/channel_view.h"
+#include "ops/conv.h"
+#include "runtime/device/cpu/dnnl.h"
+
+namespace graft {
+namespace {
+
+using dnnl::memory;
+
+constexpr int64_t alignment = 64;
+int64_t aligned(size_t bytes) { return (checked_add(static_cast<int64_t>(bytes), alignment - 1)) / alignment * alignment; }
+
+// oneDNN has grouped weights as (G, M/G, C/G, ...).
+Dims grouped_dims(const ConvProblem& p) {
+  if (p.group == 1) return p.w;
+  Dims dims = p.w;
+  dims[0] /= p.group;
+  dims.insert(dims.begin(), p.group);
+  return dims;
+}
+
+// The layout over (M, C/G, ...) of weights that lie so over (G, M/G, C/G, ...); nullopt where M does not split evenly.
+std::optional<Layout> join_groups(const ConvProblem& p, const Layout& grouped) {
+  if (p.group == 1) return grouped;
+  bool depthwise = p.w[0] == p.group;
+  int merged = depthwise ? 0 : 1;
+  Layout joined;
+  int64_t block = 1;
+  for (const auto& b : grouped.blocks) {
+    if (b.dim == 1 - merged) return std::nullopt;
+    if (b.dim == merged) block *= b.size;
+    joined.blocks.push_back({std::max(b.dim - 1, 0), b.size});
+  }
+  int64_t features = p.w[0] / p.group;
+  if (!depthwise && (features % block != 0 || grouped.strides[0] != grouped.strides[1] * (features / block))) return std::nullopt;
+  joined.padded.assign(grouped.padded.begin() + 1, grouped.padded.end());
+  joined.strides.assign(grouped.strides.begin() + 1, grouped.strides.end());
+  joined.padded[0] = depthwise ? grouped.padded[0] : p.w[0];
+  joined.strides[0] = grouped.strides[static_cast<size_t>(merged)];
+  return joined;
+}
+
+// The inverse.
+Layout split_groups(const ConvProblem& p, const Layout& joined) {
+  if (p.group == 1) return joined;
+  bool depthwise = p.w[0] == p.group;
+  Layout grouped = joined;
+  int64_t block = 1;
+  for (auto& b : grouped.blocks) {
+    if (b.dim == 0) block *= b.size;
+    b.dim = depthwise && b.dim == 0 ? 0 : b.dim + 1;
+  }
+  int64_t features = p.w[0] / p.group;
+  grouped.padded[0] = features;
+  grouped.padded.insert(grouped.padded.begin(), depthwise ? joined.padded[0] : p.group);
+  grouped.strides.insert(grouped.strides.begin(), depthwise ? joined.strides[0] : joined.strides[0] * (features / block));
+  return grouped;
+}
+
+struct Layouts {
+  Layout x, w, y;
+};
+
+struct Plan {
+  dnnl::primitive_desc descriptor;
+  dnnl::convolution_forward::primitive_desc hint;  // of plans that go forward
+  memory::desc x, w, y, bias;
+  Layout x_layout, y_layout;
+  std::optional<Layout> w_layout;  // none: w is reordered inside the kernel
+  double cost = 0;
+};
+
+dnnl::convolution_forward::primitive_desc forward_descriptor(const ConvProblem& p, const Plan& plan, const memory::dims& dilations) {
+  const Window& win = p.window;
+  auto prop = dnnl::prop_kind::forward_training;
+  auto direct = dnnl::algorithm::convolution_direct;
+  if (!p.bias || p.slots.way != ConvWay::forward) {
+    return {cpu_engine(), prop, direct, plan.x, plan.w, plan.y, win.strides, dilations, win.begin, win.end, scratch_attributes()};
+  }
+  return {cpu_engine(), prop, direct, plan.x, plan.w, plan.bias, plan.y, win.strides, dilations, win.begin, win.end, scratch_attributes()};
+}
+
+dnnl::primitive_desc backward_descriptor(const ConvProblem& p, const Plan& plan, const memory::dims& dilations,
+                                         const dnnl::convolution_forward::primitive_desc& hint) {
+  const Window& win = p.window;
+  auto direct = dnnl::algorithm::convolution_direct;
+  if (p.slots.way == ConvWay::data) {
+    return dnnl::convolution_backward_data::primitive_desc(cpu_engine(), direct, plan.x, plan.w, plan.y, win.strides,
+                                                           dilations, win.begin, win.end, hint, scratch_attributes());
+  }
+  using Weights = dnnl::convolution_backward_weights::primitive_desc;
+  if (!p.bias) return Weights(cpu_engine(), direct, plan.x, plan.w, plan.y, win.strides, dilations, win.begin, win.end, hint, scratch_attributes());
+  return Weights(cpu_engine(), direct, plan.x, plan.w, plan.bias, plan.y, win.strides, dilations, win.begin, win.end, hint, scratch_attributes());
+}
+
+// Rough bytes of memory traffic that the arithmetic is worth: 25 GB/s against 200 GFLOP/s, 80 for im2col.
+double cost_of(const ConvProblem& p, std::string_view implementation) {
+  double flops = 2.0 * static_cast<double>(p.multiplications());
+  if (implementation.starts_with("ref")) return flops * 10;
+  if (implementation.starts_with("gemm")) return flops * 0.3;
+  return flops * 0.125;
+}
+
+std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, const Layouts* given);
+
+Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
+  Plan plan;
+  plan.x = given ? dnnl_desc(p.dtype, p.x, given->x) : dnnl_any(p.dtype, p.x);
+  plan.y = given ? dnnl_desc(p.dtype, p.y, given->y) : dnnl_any(p.dtype, p.y);
+  Dims w = grouped_dims(p);
+  plan.w = given ? dnnl_desc(p.dtype, w, split_groups(p, given->w)) : dnnl_any(p.dtype, w);
+  if (p.bias) plan.bias = memory::desc({p.w[0]}, dnnl_dtype(p.dtype), memory::format_tag::a);
+  memory::dims dilations = p.window.dilations;
+  for (auto& d : dilations) --d;
+  using dnnl::query;
+  if (p.slots.way == ConvWay::forward) {
+    plan.hint = forward_descriptor(p, plan, dilations);
+    plan.descriptor = plan.hint;
+  } else {
+    ConvProblem forward = p;
+    forward.slots.way = ConvWay::forward;
+    forward.bias = node.forward && node.forward->input(2);
+    plan.descriptor = backward_descriptor(p, plan, dilations, plan_for(node, forward, nullptr)->hint);
+  }
+  const auto& pd = plan.descriptor;
+  plan.x = pd.query_md(p.slots.way == ConvWay::data ? query::diff_src_md : query::src_md);
+  plan.w = pd.query_md(p.slots.way == ConvWay::weights ? query::diff_weights_md : query::weights_md);
+  plan.y = pd.query_md(p.slots.way == ConvWay::forward ? query::dst_md : query::diff_dst_md);
+  plan.x_layout = layout_of(plan.x);
+  plan.y_layout = layout_of(plan.y);
+  plan.w_layout = join_groups(p, layout_of(plan.w));
+  plan.cost = cost_of(p, pd.impl_info_str());
+  return plan;
+}
+
+std::string key_of(const ConvProblem& p, const Layouts* given) {
+  const Window& win = p.window;
+  std::string key = cat(static_cast<int>(p.slots.way), p.bias, ' ', thread_count(), p.x, p.w, p.y, p.group, win.strides, win.dilations, win.begin, win.end);
+  if (given) key += cat(given->x, given->x.padded, given->w, given->w.padded, given->y, given->y.padded);
+  return key;
+}
+
+// A memo of a pure function: sessions on several threads may share it.
+class PlanMemo {
+ public:
+  std::shared_ptr<const Plan> find(const std::string& key) {
+    std::lock_guard lock(mutex_);
+    auto found = plans_.find(key);
+    return found == plans_.end() ? nullptr : found->second;
+  }
+  void keep(const std::string& key, std::shared_ptr<const Plan> plan) {
+    constexpr size_t most = 1024;
+    std::lock_guard lock(mutex_);
+    if (plans_.size() >= most) plans_.clear();
+    plans_.emplace(key, std::move(plan));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<std::string, std::shared_ptr<const Plan>> plans_;
+};
+
+// The plan for given layouts, or for those that oneDNN likes best.
+std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, const Layouts* given) {
+  static PlanMemo memo;
+  std::string key = key_of(p, given);
+  if (auto known = memo.find(key)) return known;
+  auto plan = with_dnnl_errors(node, [&] { return std::make_shared<const Plan>(make_plan(node, p, given)); });
+  memo.keep(key, plan);
+  return plan;
+}
+
+struct Settled {
+  std::shared_ptr<const Plan> plan;
+  bool reorders_w = false;
+  memory::desc w;  // of the value
+};
+
+void set_layout(Candidate& candidate, int slot, const Layout& layout) {
+  if (slot < 0) candidate.outputs[static_cast<size_t>(~slot)] = layout;
+  else candidate.inputs[static_cast<size_t>(slot)] = layout;
+}
+
+// ConvTranspose: x[n,c,...] += bias[c] after the backward primitive, which takes no bias.
+Kernel then_add_bias(const Node& node, const ConvProblem& p, const Binding& binding, Kernel convolve) {
+  if (!p.bias || p.slots.way != ConvWay::data) return convolve;
+  auto* x = static_cast<float*>(conv_address(binding, p.slots.x));
+  const auto* bias = static_cast<const float*>(conv_address(binding, p.slots.bias));
+  ChannelView view = channel_view(node, *conv_value(node, p.slots.x));
+  return [=](Stream& stream) {
+    convolve(stream);
+    for_each_channel_element(view, [=](int64_t i, int64_t c) {
+      if (c < view.channels) x[i] += bias[c];
+    });
+  };
+}
+
+}  // namespace
+
+std::vector<Candidate> propose_conv(const Node& node) {
+  ConvProblem p = conv_problem(node);
+  std::vector<Candidate> candidates = propose_plain(node);
+  if (p.empty()) return candidates;
+  auto plan = plan_for(node, p, nullptr);
+  Candidate best = candidates[0];
+  best.cost = plan->cost;
+  set_layout(best, p.slots.x, plan->x_layout);
+  set_layout(best, p.slots.y, plan->y_layout);
+  if (plan->w_layout) set_layout(best, p.slots.w, *plan->w_layout);
+  if (best.inputs == candidates[0].inputs && best.outputs == candidates[0].outputs) return {best};
+  candidates[0].cost = std::max(cost_of(p, p.group > 1 ? "ref" : "gemm"), plan->cost * 1.5);
+  return {best, candidates[0]};
+}
+
+Settlement settle_conv(const Node& node, const Settlement*) {
+  ConvProblem p = conv_problem(node);
+  Settlement settlement;
+  if (p.empty()) return settlement;
+  Layouts given{conv_value(node, p.slots.x)->layout, conv_value(node, p.slots.w)->layout, conv_value(node, p.slots.y)->layout};
+  Settled settled;
+  settled.plan = plan_for(node, p, nullptr);
+  // Weights may lie otherwise: reordering them costs less than a convolution on layouts that oneDNN does not like.
+  bool activations_fit = settled.plan->x_layout == given.x && settled.plan->y_layout == given.y;
+  if (!activations_fit) settled.plan = plan_for(node, p, &given);
+  settled.w = with_dnnl_errors(node, [&] { return dnnl_desc(p.dtype, grouped_dims(p), split_groups(p, given.w)); });
+  settled.reorders_w = settled.w != settled.plan->w;
+  settlement.scratch_bytes = aligned(settled.plan->descriptor.scratchpad_desc().get_size());
+  if (settled.reorders_w) settlement.scratch_bytes += aligned(settled.plan->w.get_size());
+  settlement.descriptor = settled;
+  return settlement;
+}
+
+Kernel prepare_conv(const Node& node, const Binding& binding) {
+  ConvProblem p = conv_problem(node);
+  if (p.empty()) return prepare_conv_reference(node, binding);
+  const auto& settled = std::any_cast<const Settled&>(binding.settlement->descriptor);
+  const Plan& plan = *settled.plan;
+  ConvWay way = p.slots.way;
+  auto* scratch = static_cast<std::byte*>(binding.scratch);
+  int64_t pad_bytes = aligned(plan.descriptor.scratchpad_desc().get_size());
+  memory outer_w = dnnl_memory(settled.w, conv_address(binding, p.slots.w));
+  memory w = settled.reorders_w ? dnnl_memory(plan.w, scratch + pad_bytes) : outer_w;
+  BoundPrimitive::Operands operands = {
+      {way == ConvWay::data ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, dnnl_memory(plan.x, conv_address(binding, p.slots.x))},
+      {way == ConvWay::weights ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, w},
+      {way == ConvWay::forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, dnnl_memory(plan.y, conv_address(binding, p.slots.y))},
+      {DNNL_ARG_SCRATCHPAD, dnnl_memory(plan.descriptor.scratchpad_desc(), scratch)}};
+  void* bias = p.bias ? conv_address(binding, p.slots.bias) : nullptr;
+  if (bias && way != ConvWay::data) {
+    operands.emplace_back(way == ConvWay::weights ? DNNL_ARG_DIFF_BIAS : DNNL_ARG_BIAS, dnnl_memory(plan.bias, bias));
+  }
+  return with_dnnl_errors(node, [&]() -> Kernel {
+    BoundPrimitive convolve(plan.descriptor, operands);
+    if (settled.reorders_w) {
+      const memory& from = way == ConvWay::weights ? w : outer_w;
+      const memory& to = way == ConvWay::weights ? outer_w : w;
+      BoundPrimitive reorder(dnnl::reorder::primitive_desc(from, to), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
+      if (way == ConvWay::weights) return [=](Stream& stream) { convolve(stream), reorder(stream); };
+      return then_add_bias(node, p, binding, [=](Stream& stream) { reorder(stream), convolve(stream); });
+    }
+    return then_add_bias(node, p, binding, convolve);
+  });
+}
+
+}  // namespace graft
