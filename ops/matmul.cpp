@@ -1,0 +1,93 @@
+// MatMul, and graft.MatMul with transA and transB: gradients read operands as they lie instead of transposing them.
+#include "ops/gradient.h"
+#include "ops/product.h"
+
+namespace graft {
+namespace {
+
+bool transposes(const Node& node, const char* attribute) { return node.integer(attribute, 0) != 0; }
+
+Product product_of(const Node& node) {
+  Dims a = node.inputs[0]->dims, b = node.inputs[1]->dims;
+  if (a.size() == 1) a.insert(a.begin(), 1);
+  if (b.size() == 1) b.push_back(1);
+  return make_product(node, a, transposes(node, "transA"), b, transposes(node, "transB"));
+}
+
+void infer_matmul(Node& node) {
+  Dims a = node.inputs[0]->dims, b = node.inputs[1]->dims;
+  if (a.size() < 2 || b.size() < 2) throw ModelError(node.where(), " wants matrices, got ", a, " and ", b);
+  if (transposes(node, "transA")) std::swap(a[a.size() - 1], a[a.size() - 2]);
+  if (transposes(node, "transB")) std::swap(b[b.size() - 1], b[b.size() - 2]);
+  Dims dims(std::max(a.size(), b.size()) - 2, 1);
+  for (const Dims* operand : {&a, &b}) {
+    size_t batches = operand->size() - 2;
+    for (size_t d = 0; d < batches; ++d) {
+      int64_t& dim = dims[dims.size() - batches + d];
+      if (dim == 1) dim = (*operand)[d];
+    }
+  }
+  dims.push_back(a[a.size() - 2]);
+  dims.push_back(b[b.size() - 1]);
+  Value* y = node.outputs[0];
+  y->dtype = node.inputs[0]->dtype;
+  y->ranked = true;
+  y->dims = dims;
+}
+
+Settlement settle_matmul(const Node& node, const Settlement*) { return settle_product(node, product_of(node)); }
+Kernel prepare_matmul(const Node& node, const Binding& binding) { return prepare_product(node, product_of(node), binding); }
+Kernel prepare_matmul_reference(const Node& node, const Binding& binding) {
+  return prepare_product_reference(DType::f64, product_of(node), binding.inputs[0], binding.inputs[1], nullptr, binding.outputs[0]);
+}
+
+Val multiply(const Val& a, const Val& b, bool transpose_a, bool transpose_b) {
+  return call("graft", "MatMul", {a, b}, 1, {{"transA", int64_t{transpose_a}}, {"transB", int64_t{transpose_b}}})[0];
+}
+
+// All leading axes joined: (..., K) as (rows, K).
+Val as_matrix(const Val& x) {
+  return reshape(x, {element_count({x.dims().begin(), x.dims().end() - 1}), x.dim(-1)});
+}
+
+Val as_batch(const Val& x, bool vector, bool column) {
+  if (!vector) return x;
+  return reshape(x, column ? Dims{x.dim(0), 1} : Dims{1, x.dim(0)});
+}
+
+// y = op(a) op(b):  d op(a) = dy op(b)^T,  d op(b) = op(a)^T dy
+Vals differentiate_matmul(Gradient& g) {
+  bool ta = transposes(g.node(), "transA"), tb = transposes(g.node(), "transB");
+  bool row = g.x(0).rank() == 1, column = g.x(1).rank() == 1;
+  Val a = as_batch(g.x(0), row, false), b = as_batch(g.x(1), column, true);
+  Dims dims = g.y(0).dims();
+  if (row) dims.insert(column ? dims.end() : dims.end() - 1, 1);
+  if (column) dims.push_back(1);
+  Val dy = reshape(g.dy(0), dims);
+  Vals result(2);
+  if (g.needs(0)) {
+    Val da = ta ? multiply(b, dy, tb, true) : multiply(dy, b, false, !tb);
+    result[0] = reshape(unbroadcast(da, a.dims()), g.x(0).dims());
+  }
+  if (g.needs(1)) {
+    // One matrix for all rows: a single product sums over the batch as it goes.
+    bool one_matrix = b.rank() == 2 && !ta;
+    if (one_matrix) a = as_matrix(a), dy = as_matrix(dy);
+    Val db = tb ? multiply(dy, a, true, ta) : multiply(a, dy, !ta, false);
+    result[1] = reshape(unbroadcast(db, b.dims()), g.x(1).dims());
+  }
+  return result;
+}
+
+std::vector<KernelEntry> kernels() {
+  return {{DTypes::f32, {propose_plain, settle_matmul, prepare_matmul}}, {DTypes::f64, plain_kernel(prepare_matmul_reference)}};
+}
+
+}  // namespace
+
+std::vector<Op> matmul_ops() {
+  return {{.type = "MatMul", .cpu = kernels(), .differentiate = differentiate_matmul, .parameter_slots = {0, 1}},
+          {.type = "MatMul", .domain = "graft", .infer = infer_matmul, .cpu = kernels(), .differentiate = differentiate_matmul}};
+}
+
+}  // namespace graft

@@ -1,0 +1,31 @@
+// The matrix product behind Gemm and MatMul: y = alpha a b + beta c over batches, any operand transposed by strides.
+#pragma once
+
+#include "ops/op.h"
+
+namespace graft {
+
+struct Product {
+  // Of one rank, 2 or more: batch axes, then (M,K), (K,N), (M,N). Batch axes of a and b are 1 where they broadcast.
+  Dims a, b, y;
+  Dims a_strides, b_strides, y_strides;
+  double alpha = 1, beta = 1;
+  bool adds = false;  // c takes part
+  Dims c;             // of y's rank, 1 where it broadcasts
+
+  int64_t m() const { return y[y.size() - 2]; }
+  int64_t n() const { return y[y.size() - 1]; }
+  int64_t k() const { return a[a.size() - 1]; }
+};
+
+// Operands as they lie in memory, row-major; the last two axes of a and b are swapped where transposed.
+// ModelError where the shapes do not fit.
+Product make_product(const Node& node, const Dims& a, bool transpose_a, const Dims& b, bool transpose_b);
+
+// Plain loops.
+Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c, void* y);
+// oneDNN, float32.
+Settlement settle_product(const Node& node, const Product& product);
+Kernel prepare_product(const Node& node, const Product& product, const Binding& binding);
+
+}  // namespace graft
