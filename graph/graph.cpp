@@ -206,6 +206,9 @@ void Graph::erase(Node* node) {
     output->producer = nullptr;
     rename(output, "");
   }
+  for (const auto& other : nodes_) {
+    if (other->forward == node) other->forward = nullptr;
+  }
   nodes_.erase(node->position);
 }
 
@@ -239,6 +242,9 @@ void Graph::prune() {
     for (Value* output : node->outputs) {
       if (output) output->producer = nullptr;
     }
+  }
+  for (Node* node : order) {
+    if (!live.count(node->forward)) node->forward = nullptr;
   }
   nodes_.remove_if([&](const std::unique_ptr<Node>& node) { return !live.count(node.get()); });
   std::unordered_set<const Value*> kept(inputs.begin(), inputs.end());

@@ -79,7 +79,7 @@ struct Node {
   Provenance provenance;
   Stage stage = Stage::step;
   Device device = Device::cpu;
-  const Node* forward = nullptr;  // of a ...Grad node: the node whose descriptor it needs
+  const Node* forward = nullptr;  // of a ...Grad node: the node whose descriptor it can use; nullptr once that is gone
   Graph* graph = nullptr;
   std::list<std::unique_ptr<Node>>::iterator position;
 
@@ -134,7 +134,7 @@ class Graph {
   void set_provenance(Provenance provenance) { provenance_ = std::move(provenance); }
   const Provenance& provenance() const { return provenance_; }
 
-  Value* add_output(Node* node);  // one more result of `node`
+  Value* add_output(Node* node);               // one more result of `node`
   void drop_output(Node* node, size_t index);  // makes an unused result an absent one
   void set_input(Node* node, size_t index, Value* value);
   void replace_uses(Value* old_value, Value* new_value);  // in nodes, outputs and states' out

@@ -18,9 +18,11 @@ void check_operands(const Node& node) {
   for (size_t i = 1; i < node.inputs.size(); ++i) {
     const Value* value = node.inputs[i];
     if (!value || value->opaque) continue;
-    if (value->dtype != x.dtype) throw UnsupportedError(node.where(), " mixes element types ", x.dtype, " and ", value->dtype);
+    if (value->dtype != x.dtype)
+      throw UnsupportedError(node.where(), " mixes element types ", x.dtype, " and ", value->dtype);
     Dims wanted = backward && i == 2 ? x.dims : Dims{x.dims[1]};
-    if (value->dims != wanted) throw ModelError(node.where(), " input ", i, " must have shape ", wanted, ", got ", value->dims);
+    if (value->dims != wanted)
+      throw ModelError(node.where(), " input ", i, " must have shape ", wanted, ", got ", value->dims);
   }
 }
 
@@ -48,7 +50,8 @@ Settlement settle_normalization(const Node& node, const Settlement*) {
   int64_t slices = thread_count();
   auto element = static_cast<int64_t>(size_of(kernel_dtype(node)));
   Settlement settlement;
-  settlement.scratch_bytes = checked_add(ChannelSums::scratch_bytes(view, slices), vector_count * element * view.padded_channels());
+  settlement.scratch_bytes =
+      checked_add(ChannelSums::scratch_bytes(view, slices), vector_count * element * view.padded_channels());
   settlement.opaque_bytes.assign(node.outputs.size(), 2 * element * view.padded_channels());
   bool backward = node.type == "BatchNormalizationGrad";
   if (node.output(0)) settlement.in_place = {{0, backward ? 2 : 0}};
@@ -78,7 +81,8 @@ template <class T>
 Kernel prepare_frozen(const Node& node, const Binding& binding) {
   ChannelView view = channel_view(node, *node.inputs[0]);
   auto vectors = vectors_of<T>(view, binding);
-  const T *x = binding.in<T>(0), *scale = binding.in<T>(1), *bias = binding.in<T>(2), *mean = binding.in<T>(3), *var = binding.in<T>(4);
+  const T *x = binding.in<T>(0), *scale = binding.in<T>(1), *bias = binding.in<T>(2), *mean = binding.in<T>(3),
+          *var = binding.in<T>(4);
   T* y = binding.out<T>(0);
   auto epsilon = static_cast<T>(epsilon_of(node));
   return [=](Stream&) {
@@ -123,8 +127,10 @@ struct LiveNormalization {
     double batch_mean = real ? static_cast<double>(shift[c]) + offset : 0;
     double batch_var = std::max(sums.second(c) / count - offset * offset, 0.0);
     double inverse = 1 / std::sqrt(batch_var + epsilon);
-    if (real && new_mean) new_mean[c] = static_cast<T>(static_cast<double>(mean[c]) * momentum + batch_mean * (1 - momentum));
-    if (real && new_var) new_var[c] = static_cast<T>(static_cast<double>(var[c]) * momentum + batch_var * (1 - momentum));
+    if (real && new_mean)
+      new_mean[c] = static_cast<T>(static_cast<double>(mean[c]) * momentum + batch_mean * (1 - momentum));
+    if (real && new_var)
+      new_var[c] = static_cast<T>(static_cast<double>(var[c]) * momentum + batch_var * (1 - momentum));
     vectors[0][c] = static_cast<T>(batch_mean);
     vectors[1][c] = real ? static_cast<T>(static_cast<double>(scale[c]) * inverse) : T{0};
     vectors[2][c] = real ? bias[c] : T{0};
@@ -140,9 +146,20 @@ Kernel prepare_normalization(const Node& node, const Binding& binding) {
   ChannelView view = channel_view(node, *node.inputs[0]);
   auto saved = saved_index(node);
   auto statistic = [&](size_t i) { return node.output(i) && !node.outputs[i]->opaque ? binding.out<T>(i) : nullptr; };
-  return LiveNormalization<T>{view, sums_of(view, binding), vectors_of<T>(view, binding), binding.in<T>(0), binding.in<T>(1),
-                              binding.in<T>(2), binding.in<T>(3), binding.in<T>(4), binding.out<T>(0), statistic(1), statistic(2),
-                              saved ? binding.out<T>(*saved) : nullptr, epsilon_of(node), node.real("momentum", 0.9)};
+  return LiveNormalization<T>{view,
+                              sums_of(view, binding),
+                              vectors_of<T>(view, binding),
+                              binding.in<T>(0),
+                              binding.in<T>(1),
+                              binding.in<T>(2),
+                              binding.in<T>(3),
+                              binding.in<T>(4),
+                              binding.out<T>(0),
+                              statistic(1),
+                              statistic(2),
+                              saved ? binding.out<T>(*saved) : nullptr,
+                              epsilon_of(node),
+                              node.real("momentum", 0.9)};
 }
 
 // h = (x - mean)/sigma:  dbias = sum dy,  dscale = sum dy h
@@ -161,7 +178,9 @@ struct NormalizationGrad {
     T* center = vectors[0];
     for (int64_t c = 0; c < padded; ++c) center[c] = saved ? saved[c] : c < view.channels ? mean[c] : T{0};
     if (saved || dscale || dbias) {
-      sums.run<T>([x = x, dy = dy, center](int64_t i, int64_t c) { return std::pair<T, T>(dy[i], dy[i] * (x[i] - center[c])); });
+      sums.run<T>([x = x, dy = dy, center](int64_t i, int64_t c) {
+        return std::pair<T, T>(dy[i], dy[i] * (x[i] - center[c]));
+      });
     }
     for (int64_t c = 0; c < view.channels; ++c) give_channel(c);
     for (int64_t c = view.channels; c < padded; ++c) vectors[1][c] = vectors[2][c] = vectors[3][c] = 0;
@@ -177,7 +196,8 @@ struct NormalizationGrad {
   }
 
   void give_channel(int64_t c) {
-    double inverse = saved ? static_cast<double>(saved[view.padded_channels() + c]) : 1 / std::sqrt(static_cast<double>(var[c]) + epsilon);
+    double inverse = saved ? static_cast<double>(saved[view.padded_channels() + c])
+                           : 1 / std::sqrt(static_cast<double>(var[c]) + epsilon);
     if (dscale) dscale[c] = static_cast<T>(sums.second(c) * inverse);
     if (dbias) dbias[c] = static_cast<T>(sums.first(c));
     double slope = static_cast<double>(scale[c]) * inverse;
@@ -193,9 +213,19 @@ template <class T>
 Kernel prepare_grad(const Node& node, const Binding& binding) {
   ChannelView view = channel_view(node, *node.inputs[0]);
   bool live = is_live(node);
-  return NormalizationGrad<T>{view, sums_of(view, binding), vectors_of<T>(view, binding), binding.in<T>(0), binding.in<T>(1), binding.in<T>(2),
-                              live ? nullptr : binding.in<T>(3), live ? nullptr : binding.in<T>(4), live ? binding.in<T>(3) : nullptr,
-                              binding.out<T>(0), binding.out<T>(1), binding.out<T>(2), epsilon_of(node)};
+  return NormalizationGrad<T>{view,
+                              sums_of(view, binding),
+                              vectors_of<T>(view, binding),
+                              binding.in<T>(0),
+                              binding.in<T>(1),
+                              binding.in<T>(2),
+                              live ? nullptr : binding.in<T>(3),
+                              live ? nullptr : binding.in<T>(4),
+                              live ? binding.in<T>(3) : nullptr,
+                              binding.out<T>(0),
+                              binding.out<T>(1),
+                              binding.out<T>(2),
+                              epsilon_of(node)};
 }
 
 // (x, scale, dy, mean, var | saved) -> dx, dscale, dbias
@@ -216,11 +246,13 @@ Vals differentiate_normalization(Gradient& g) {
   Attributes attributes = {{"epsilon", epsilon_of(node)}, {"training_mode", int64_t{is_live(node)}}};
   Vals result(5);
   if (is_live(node)) {
-    auto grads = g.grad_node("BatchNormalizationGrad", {g.x(0), g.x(1), g.dy(0), g.workspace()}, {g.needs(0), g.needs(1), g.needs(2)}, attributes);
+    auto grads = g.grad_node("BatchNormalizationGrad", {g.x(0), g.x(1), g.dy(0), g.workspace()},
+                             {g.needs(0), g.needs(1), g.needs(2)}, attributes);
     return {grads[0], grads[1], grads[2], {}, {}};
   }
   bool dmean = g.needs(3), dvar = g.needs(4);
-  auto grads = g.grad_node("BatchNormalizationGrad", {g.x(0), g.x(1), g.dy(0), g.x(3), g.x(4)}, {g.needs(0), g.needs(1) || dvar, g.needs(2) || dmean}, attributes);
+  auto grads = g.grad_node("BatchNormalizationGrad", {g.x(0), g.x(1), g.dy(0), g.x(3), g.x(4)},
+                           {g.needs(0), g.needs(1) || dvar, g.needs(2) || dmean}, attributes);
   // y depends on mean as it does on bias, times -scale/sigma, and on var through 1/sigma.
   Val variance = dmean || dvar ? g.x(4) + epsilon_of(node) : Val{};
   result[0] = grads[0];

@@ -59,26 +59,29 @@ class ChannelPieces {
   int64_t per_block_ = 0;
 };
 
-// out[i] = f(i, c) for every element i of every channel c, padding channels included.
+// f(i, c) for every element i of every channel c, padding channels included.
 template <class F>
 void for_each_channel_element(const ChannelView& view, F f) {
   ChannelPieces pieces(view);
   parallel_for(pieces.count(), pieces.elements(), [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       ChannelPiece piece = pieces[p];
+      auto rows_of = [&](int64_t width) {
+        for (int64_t r = 0; r < piece.rows; ++r) {
+#pragma omp simd
+          for (int64_t v = 0; v < width; ++v) f(piece.offset + r * width + v, piece.channel + v);
+        }
+      };
+      // Constant widths let the compiler unroll.
       if (view.width == 1) {
 #pragma omp simd
         for (int64_t r = 0; r < piece.rows; ++r) f(piece.offset + r, piece.channel);
+      } else if (view.width == 8) {
+        rows_of(8);
       } else if (view.width == 16) {
-        for (int64_t r = 0; r < piece.rows; ++r) {
-#pragma omp simd
-          for (int64_t v = 0; v < 16; ++v) f(piece.offset + r * 16 + v, piece.channel + v);
-        }
+        rows_of(16);
       } else {
-        for (int64_t r = 0; r < piece.rows; ++r) {
-#pragma omp simd
-          for (int64_t v = 0; v < view.width; ++v) f(piece.offset + r * view.width + v, piece.channel + v);
-        }
+        rows_of(view.width);
       }
     }
   });

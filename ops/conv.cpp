@@ -33,7 +33,8 @@ Window transpose_window(const Node& node, const ConvProblem& p, const Dims& kern
   Window window = window_of(node, Dims(rank, 1), kernel);
   if (!same && !node.has("output_shape")) return window;
   Dims extra = node.integers("output_padding", Dims(rank, 0));
-  if (extra.size() != rank) throw ModelError(node.where(), " attribute 'output_padding' has ", extra.size(), " entries: ", rank, " wanted");
+  if (extra.size() != rank)
+    throw ModelError(node.where(), " attribute 'output_padding' has ", extra.size(), " entries: ", rank, " wanted");
   for (size_t d = 0; d < rank; ++d) {
     int64_t full = checked_add(checked_mul(window.strides[d], p.y[2 + d] - 1), checked_add(extra[d], window.extent(d)));
     int64_t total = std::max<int64_t>(full - p.x[2 + d], 0);
@@ -60,19 +61,26 @@ ConvProblem conv_problem(const Node& node) {
   p.bias = bias != nullptr;
   p.group = node.integer("group", 1);
   size_t rank = p.x.size();
-  if (rank < 3 || p.w.size() != rank || p.y.size() != rank) throw ModelError(node.where(), " wants an input of rank 3 or more and weights of the same rank, got ", p.x, " and ", p.w);
+  if (rank < 3 || p.w.size() != rank || p.y.size() != rank)
+    throw ModelError(node.where(), " wants an input of rank 3 or more and weights of the same rank, got ", p.x, " and ",
+                     p.w);
   if (rank > 5) throw UnsupportedError(node.where(), " has ", rank - 2, " spatial axes: 1 to 3 are supported");
   if (p.group < 1 || p.w[0] % p.group != 0 || p.x[1] != checked_mul(p.w[1], p.group)) {
     throw ModelError(node.where(), " input ", p.x, " and weights ", p.w, " do not fit ", p.group, " group(s)");
   }
   Dims kernel = spatial_dims(p.w);
-  if (node.integers("kernel_shape", kernel) != kernel) throw ModelError(node.where(), " attribute 'kernel_shape' is ", node.integers("kernel_shape"), ", the weights are ", p.w);
-  p.window = node.type == "ConvTranspose" ? transpose_window(node, p, kernel) : window_of(node, spatial_dims(p.x), kernel);
+  if (node.integers("kernel_shape", kernel) != kernel)
+    throw ModelError(node.where(), " attribute 'kernel_shape' is ", node.integers("kernel_shape"), ", the weights are ",
+                     p.w);
+  p.window =
+      node.type == "ConvTranspose" ? transpose_window(node, p, kernel) : window_of(node, spatial_dims(p.x), kernel);
   Dims wanted = {p.x[0], p.w[0]};
   for (size_t d = 0; d + 2 < rank; ++d) wanted.push_back(p.window.output(d, p.x[2 + d]));
-  if (p.y != wanted) throw ModelError(node.where(), " input ", p.x, " and weights ", p.w, " give ", wanted, ", not ", p.y);
+  if (p.y != wanted)
+    throw ModelError(node.where(), " input ", p.x, " and weights ", p.w, " give ", wanted, ", not ", p.y);
   int64_t biases = p.slots.way == ConvWay::data ? p.x[1] : p.w[0];
-  if (bias && bias->dims != Dims{biases}) throw ModelError(node.where(), " bias must have shape ", Dims{biases}, ", got ", bias->dims);
+  if (bias && bias->dims != Dims{biases})
+    throw ModelError(node.where(), " bias must have shape ", Dims{biases}, ", got ", bias->dims);
   return p;
 }
 
@@ -106,8 +114,8 @@ void infer_grad_weights(Node& node) {
   infer_result(node, 1, {w.empty() ? 0 : w[0]});
 }
 
-Val grad_data(Gradient& g, const ConvProblem& p, const Val& dy, const Val& w) {
-  return g.grad_node("ConvGradData", {dy, w}, 1, conv_attributes(p, "x_shape", p.x))[0];
+Val grad_data(const ConvProblem& p, const Val& dy, const Val& w) {
+  return call("graft", "ConvGradData", {dy, w}, 1, conv_attributes(p, "x_shape", p.x))[0];
 }
 
 std::vector<Val> grad_weights(Gradient& g, const ConvProblem& p, const Val& x, const Val& dy, bool db) {
@@ -125,7 +133,7 @@ Val forward(const ConvProblem& p, const Val& x, const Val& w, const Val& bias) {
 Vals differentiate_conv(Gradient& g) {
   ConvProblem p = conv_problem(g.node());
   Vals result(3);
-  if (g.needs(0)) result[0] = grad_data(g, p, g.dy(0), g.x(1));
+  if (g.needs(0)) result[0] = grad_data(p, g.dy(0), g.x(1));
   if (g.needs(1)) {
     auto grads = grad_weights(g, p, g.x(0), g.dy(0), g.needs(2));
     result[1] = grads[0];
@@ -149,7 +157,7 @@ Vals differentiate_grad_data(Gradient& g) {
 Vals differentiate_grad_weights(Gradient& g) {
   ConvProblem p = conv_problem(g.node());
   Vals result(2);
-  if (g.needs(0) && g.dy(0)) result[0] = grad_data(g, p, g.x(1), g.dy(0));
+  if (g.needs(0) && g.dy(0)) result[0] = grad_data(p, g.x(1), g.dy(0));
   if (!g.needs(1)) return result;
   if (g.dy(0)) {
     result[1] = forward(p, g.x(0), g.dy(0), g.dy(1));
@@ -172,15 +180,23 @@ Vals differentiate_conv_transpose(Gradient& g) {
 }
 
 std::vector<KernelEntry> kernels() {
-  return {{DTypes::f32, {propose_conv, settle_conv, prepare_conv}}, {DTypes::f64, plain_kernel(prepare_conv_reference)}};
+  return {{DTypes::f32, {propose_conv, settle_conv, prepare_conv}},
+          {DTypes::f64, plain_kernel(prepare_conv_reference)}};
 }
 
 }  // namespace
 
 std::vector<Op> conv_ops() {
   return {{.type = "Conv", .cpu = kernels(), .differentiate = differentiate_conv, .parameter_slots = {1, 2}},
-          {.type = "ConvTranspose", .cpu = kernels(), .differentiate = differentiate_conv_transpose, .parameter_slots = {1, 2}},
-          {.type = "ConvGradData", .domain = "graft", .infer = infer_grad_data, .cpu = kernels(), .differentiate = differentiate_grad_data},
+          {.type = "ConvTranspose",
+           .cpu = kernels(),
+           .differentiate = differentiate_conv_transpose,
+           .parameter_slots = {1, 2}},
+          {.type = "ConvGradData",
+           .domain = "graft",
+           .infer = infer_grad_data,
+           .cpu = kernels(),
+           .differentiate = differentiate_grad_data},
           {.type = "ConvGradWeights",
            .domain = "graft",
            .infer = infer_grad_weights,

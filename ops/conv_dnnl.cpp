@@ -12,7 +12,9 @@ namespace {
 using dnnl::memory;
 
 constexpr int64_t alignment = 64;
-int64_t aligned(size_t bytes) { return (checked_add(static_cast<int64_t>(bytes), alignment - 1)) / alignment * alignment; }
+int64_t aligned(size_t bytes) {
+  return (checked_add(static_cast<int64_t>(bytes), alignment - 1)) / alignment * alignment;
+}
 
 // oneDNN has grouped weights as (G, M/G, C/G, ...).
 Dims grouped_dims(const ConvProblem& p) {
@@ -36,7 +38,8 @@ std::optional<Layout> join_groups(const ConvProblem& p, const Layout& grouped) {
     joined.blocks.push_back({std::max(b.dim - 1, 0), b.size});
   }
   int64_t features = p.w[0] / p.group;
-  if (!depthwise && (features % block != 0 || grouped.strides[0] != grouped.strides[1] * (features / block))) return std::nullopt;
+  if (!depthwise && (features % block != 0 || grouped.strides[0] != grouped.strides[1] * (features / block)))
+    return std::nullopt;
   joined.padded.assign(grouped.padded.begin() + 1, grouped.padded.end());
   joined.strides.assign(grouped.strides.begin() + 1, grouped.strides.end());
   joined.padded[0] = depthwise ? grouped.padded[0] : p.w[0];
@@ -57,7 +60,8 @@ Layout split_groups(const ConvProblem& p, const Layout& joined) {
   int64_t features = p.w[0] / p.group;
   grouped.padded[0] = features;
   grouped.padded.insert(grouped.padded.begin(), depthwise ? joined.padded[0] : p.group);
-  grouped.strides.insert(grouped.strides.begin(), depthwise ? joined.strides[0] : joined.strides[0] * (features / block));
+  grouped.strides.insert(grouped.strides.begin(),
+                         depthwise ? joined.strides[0] : joined.strides[0] * (features / block));
   return grouped;
 }
 
@@ -74,14 +78,17 @@ struct Plan {
   double cost = 0;
 };
 
-dnnl::convolution_forward::primitive_desc forward_descriptor(const ConvProblem& p, const Plan& plan, const memory::dims& dilations) {
+dnnl::convolution_forward::primitive_desc forward_descriptor(const ConvProblem& p, const Plan& plan,
+                                                             const memory::dims& dilations) {
   const Window& win = p.window;
   auto prop = dnnl::prop_kind::forward_training;
   auto direct = dnnl::algorithm::convolution_direct;
   if (!p.bias || p.slots.way != ConvWay::forward) {
-    return {cpu_engine(), prop, direct, plan.x, plan.w, plan.y, win.strides, dilations, win.begin, win.end, scratch_attributes()};
+    return {cpu_engine(),        prop, direct, plan.x, plan.w, plan.y, win.strides, dilations, win.begin, win.end,
+            scratch_attributes()};
   }
-  return {cpu_engine(), prop, direct, plan.x, plan.w, plan.bias, plan.y, win.strides, dilations, win.begin, win.end, scratch_attributes()};
+  return {cpu_engine(), prop,        direct,    plan.x,    plan.w,  plan.bias,
+          plan.y,       win.strides, dilations, win.begin, win.end, scratch_attributes()};
 }
 
 dnnl::primitive_desc backward_descriptor(const ConvProblem& p, const Plan& plan, const memory::dims& dilations,
@@ -93,8 +100,11 @@ dnnl::primitive_desc backward_descriptor(const ConvProblem& p, const Plan& plan,
                                                            dilations, win.begin, win.end, hint, scratch_attributes());
   }
   using Weights = dnnl::convolution_backward_weights::primitive_desc;
-  if (!p.bias) return Weights(cpu_engine(), direct, plan.x, plan.w, plan.y, win.strides, dilations, win.begin, win.end, hint, scratch_attributes());
-  return Weights(cpu_engine(), direct, plan.x, plan.w, plan.bias, plan.y, win.strides, dilations, win.begin, win.end, hint, scratch_attributes());
+  if (!p.bias)
+    return Weights(cpu_engine(), direct, plan.x, plan.w, plan.y, win.strides, dilations, win.begin, win.end, hint,
+                   scratch_attributes());
+  return Weights(cpu_engine(), direct, plan.x, plan.w, plan.bias, plan.y, win.strides, dilations, win.begin, win.end,
+                 hint, scratch_attributes());
 }
 
 // Rough bytes of memory traffic that the arithmetic is worth: 25 GB/s against 200 GFLOP/s, 80 for im2col.
@@ -123,7 +133,7 @@ Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
   } else {
     ConvProblem forward = p;
     forward.slots.way = ConvWay::forward;
-    forward.bias = node.forward && node.forward->input(2);
+    forward.bias = p.slots.way == ConvWay::weights && p.bias;
     plan.descriptor = backward_descriptor(p, plan, dilations, plan_for(node, forward, nullptr)->hint);
   }
   const auto& pd = plan.descriptor;
@@ -139,7 +149,8 @@ Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
 
 std::string key_of(const ConvProblem& p, const Layouts* given) {
   const Window& win = p.window;
-  std::string key = cat(static_cast<int>(p.slots.way), p.bias, ' ', thread_count(), p.x, p.w, p.y, p.group, win.strides, win.dilations, win.begin, win.end);
+  std::string key = cat(static_cast<int>(p.slots.way), p.bias, ' ', thread_count(), p.x, p.w, p.y, p.group, win.strides,
+                        win.dilations, win.begin, win.end);
   if (given) key += cat(given->x, given->x.padded, given->w, given->w.padded, given->y, given->y.padded);
   return key;
 }
@@ -220,7 +231,8 @@ Settlement settle_conv(const Node& node, const Settlement*) {
   ConvProblem p = conv_problem(node);
   Settlement settlement;
   if (p.empty()) return settlement;
-  Layouts given{conv_value(node, p.slots.x)->layout, conv_value(node, p.slots.w)->layout, conv_value(node, p.slots.y)->layout};
+  Layouts given{conv_value(node, p.slots.x)->layout, conv_value(node, p.slots.w)->layout,
+                conv_value(node, p.slots.y)->layout};
   Settled settled;
   settled.plan = plan_for(node, p, nullptr);
   // Weights may lie otherwise: reordering them costs less than a convolution on layouts that oneDNN does not like.
@@ -247,7 +259,8 @@ Kernel prepare_conv(const Node& node, const Binding& binding) {
   BoundPrimitive::Operands operands = {
       {way == ConvWay::data ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, dnnl_memory(plan.x, conv_address(binding, p.slots.x))},
       {way == ConvWay::weights ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, w},
-      {way == ConvWay::forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, dnnl_memory(plan.y, conv_address(binding, p.slots.y))},
+      {way == ConvWay::forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST,
+       dnnl_memory(plan.y, conv_address(binding, p.slots.y))},
       {DNNL_ARG_SCRATCHPAD, dnnl_memory(plan.descriptor.scratchpad_desc(), scratch)}};
   void* bias = p.bias ? conv_address(binding, p.slots.bias) : nullptr;
   if (bias && way != ConvWay::data) {

@@ -7,7 +7,10 @@ namespace {
 
 struct GemmAttributes {
   explicit GemmAttributes(const Node& node)
-      : alpha(node.real("alpha", 1)), beta(node.real("beta", 1)), ta(node.integer("transA", 0) != 0), tb(node.integer("transB", 0) != 0) {}
+      : alpha(node.real("alpha", 1)),
+        beta(node.real("beta", 1)),
+        ta(node.integer("transA", 0) != 0),
+        tb(node.integer("transB", 0) != 0) {}
   double alpha, beta;
   bool ta, tb;
 };
@@ -31,9 +34,12 @@ Product product_of(const Node& node) {
 }
 
 Settlement settle_gemm(const Node& node, const Settlement*) { return settle_product(node, product_of(node)); }
-Kernel prepare_gemm(const Node& node, const Binding& binding) { return prepare_product(node, product_of(node), binding); }
+Kernel prepare_gemm(const Node& node, const Binding& binding) {
+  return prepare_product(node, product_of(node), binding);
+}
 Kernel prepare_gemm_reference(const Node& node, const Binding& binding) {
-  return prepare_product_reference(DType::f64, product_of(node), binding.in<double>(0), binding.in<double>(1), binding.in<double>(2), binding.out<double>(0));
+  return prepare_product_reference(DType::f64, product_of(node), binding.in<double>(0), binding.in<double>(1),
+                                   binding.in<double>(2), binding.out<double>(0));
 }
 
 Val multiply(double alpha, const Val& a, const Val& b, bool ta, bool tb) {
@@ -58,7 +64,8 @@ Vals differentiate_gemm(Gradient& g) {
 
 std::vector<Op> gemm_ops() {
   return {{.type = "Gemm",
-           .cpu = {{DTypes::f32, {propose_plain, settle_gemm, prepare_gemm}}, {DTypes::f64, plain_kernel(prepare_gemm_reference)}},
+           .cpu = {{DTypes::f32, {propose_plain, settle_gemm, prepare_gemm}},
+                   {DTypes::f64, plain_kernel(prepare_gemm_reference)}},
            .differentiate = differentiate_gemm,
            .parameter_slots = {1, 2}}};
 }

@@ -36,9 +36,12 @@ void infer_matmul(Node& node) {
 }
 
 Settlement settle_matmul(const Node& node, const Settlement*) { return settle_product(node, product_of(node)); }
-Kernel prepare_matmul(const Node& node, const Binding& binding) { return prepare_product(node, product_of(node), binding); }
+Kernel prepare_matmul(const Node& node, const Binding& binding) {
+  return prepare_product(node, product_of(node), binding);
+}
 Kernel prepare_matmul_reference(const Node& node, const Binding& binding) {
-  return prepare_product_reference(DType::f64, product_of(node), binding.inputs[0], binding.inputs[1], nullptr, binding.outputs[0]);
+  return prepare_product_reference(DType::f64, product_of(node), binding.inputs[0], binding.inputs[1], nullptr,
+                                   binding.outputs[0]);
 }
 
 Val multiply(const Val& a, const Val& b, bool transpose_a, bool transpose_b) {
@@ -46,9 +49,7 @@ Val multiply(const Val& a, const Val& b, bool transpose_a, bool transpose_b) {
 }
 
 // All leading axes joined: (..., K) as (rows, K).
-Val as_matrix(const Val& x) {
-  return reshape(x, {element_count({x.dims().begin(), x.dims().end() - 1}), x.dim(-1)});
-}
+Val as_matrix(const Val& x) { return reshape(x, {element_count({x.dims().begin(), x.dims().end() - 1}), x.dim(-1)}); }
 
 Val as_batch(const Val& x, bool vector, bool column) {
   if (!vector) return x;
@@ -80,14 +81,19 @@ Vals differentiate_matmul(Gradient& g) {
 }
 
 std::vector<KernelEntry> kernels() {
-  return {{DTypes::f32, {propose_plain, settle_matmul, prepare_matmul}}, {DTypes::f64, plain_kernel(prepare_matmul_reference)}};
+  return {{DTypes::f32, {propose_plain, settle_matmul, prepare_matmul}},
+          {DTypes::f64, plain_kernel(prepare_matmul_reference)}};
 }
 
 }  // namespace
 
 std::vector<Op> matmul_ops() {
   return {{.type = "MatMul", .cpu = kernels(), .differentiate = differentiate_matmul, .parameter_slots = {0, 1}},
-          {.type = "MatMul", .domain = "graft", .infer = infer_matmul, .cpu = kernels(), .differentiate = differentiate_matmul}};
+          {.type = "MatMul",
+           .domain = "graft",
+           .infer = infer_matmul,
+           .cpu = kernels(),
+           .differentiate = differentiate_matmul}};
 }
 
 }  // namespace graft

@@ -118,35 +118,32 @@ Settled settled_product(const Product& p) {
   s.a = {p.a, f32, p.a_strides};
   s.b = {p.b, f32, p.b_strides};
   s.y = {p.y, f32, p.y_strides};
-  dnnl::primitive_attr attributes = scratch_attributes();
   if (is_bias(p)) {
     s.bias = {p.c, f32, dense_strides(p.c)};
-    s.descriptor = {cpu_engine(), s.a, s.b, s.bias, s.y, attributes};
-    return s;
+    s.descriptor = {cpu_engine(), s.a, s.b, s.bias, s.y, scratch_attributes()};
+  } else {
+    s.descriptor = {cpu_engine(), s.a, s.b, s.y, scratch_attributes()};
   }
-  dnnl::post_ops after;
-  if (p.alpha != 1) after.append_eltwise(dnnl::algorithm::eltwise_linear, static_cast<float>(p.alpha), 0);
-  if (p.adds) after.append_sum(static_cast<float>(p.beta));
-  attributes.set_post_ops(after);
-  s.descriptor = {cpu_engine(), s.a, s.b, s.y, attributes};
   return s;
 }
 
-// y = c, broadcast; the product is added to it.
-void spread(const Product& p, const float* c, float* y) {
+// y = alpha y + beta c, c broadcast
+void scale_and_add(const Product& p, const float* c, float* y) {
   Dims rows(p.y.begin(), p.y.end() - 1);
-  Dims c_strides = Layout::plain(p.c).strides;
+  Dims c_strides = p.adds ? dense_strides(p.c) : Dims(rows.size() + 1, 0);
+  auto alpha = static_cast<float>(p.alpha), beta = static_cast<float>(p.beta);
   parallel_for(element_count(rows), p.n(), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const float* from = c;
       float* to = y;
       int64_t rest = row;
       for (size_t d = rows.size(); d-- > 0;) {
-        if (p.c[d] != 1) from += rest % rows[d] * c_strides[d];
+        if (c && p.c[d] != 1) from += rest % rows[d] * c_strides[d];
         to += rest % rows[d] * p.y_strides[d];
         rest /= rows[d];
       }
-      for (int64_t n = 0; n < p.n(); ++n) to[n] = from[p.c.back() == 1 ? 0 : n];
+      int64_t step = c && p.c.back() != 1 ? 1 : 0;
+      for (int64_t n = 0; n < p.n(); ++n) to[n] = alpha * to[n] + (c ? beta * from[n * step] : 0);
     }
   });
 }
@@ -169,7 +166,8 @@ Product make_product(const Node& node, const Dims& a, bool transpose_a, const Di
     p.y.push_back(p.a[d] == 1 ? p.b[d] : p.a[d]);
   }
   if (!fits) {
-    throw ModelError(node.where(), " cannot multiply ", a, transpose_a ? " transposed" : "", " by ", b, transpose_b ? " transposed" : "");
+    throw ModelError(node.where(), " cannot multiply ", a, transpose_a ? " transposed" : "", " by ", b,
+                     transpose_b ? " transposed" : "");
   }
   p.y.push_back(p.a[rank - 2]);
   p.y.push_back(p.b[rank - 1]);
@@ -178,9 +176,11 @@ Product make_product(const Node& node, const Dims& a, bool transpose_a, const Di
   return p;
 }
 
-Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c, void* y) {
+Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c,
+                                 void* y) {
   auto bind = [&]<class T>(T) -> Kernel {
-    return ReferenceProduct<T>{product, static_cast<const T*>(a), static_cast<const T*>(b), static_cast<const T*>(c), static_cast<T*>(y)};
+    return ReferenceProduct<T>{product, static_cast<const T*>(a), static_cast<const T*>(b), static_cast<const T*>(c),
+                               static_cast<T*>(y)};
   };
   return dtype == DType::f32 ? bind(float{}) : bind(double{});
 }
@@ -197,18 +197,20 @@ Settlement settle_product(const Node& node, const Product& product) {
 Kernel prepare_product(const Node& node, const Product& product, const Binding& binding) {
   const auto* c = product.adds ? binding.in<float>(2) : nullptr;
   auto* y = binding.out<float>(0);
-  if (is_empty(product)) return prepare_product_reference(DType::f32, product, binding.in<float>(0), binding.in<float>(1), c, y);
+  if (is_empty(product))
+    return prepare_product_reference(DType::f32, product, binding.in<float>(0), binding.in<float>(1), c, y);
   const auto& settled = std::any_cast<const Settled&>(binding.settlement->descriptor);
-  BoundPrimitive::Operands operands = {{DNNL_ARG_SRC, dnnl_memory(settled.a, binding.in<float>(0))},
-                                       {DNNL_ARG_WEIGHTS, dnnl_memory(settled.b, binding.in<float>(1))},
-                                       {DNNL_ARG_DST, dnnl_memory(settled.y, y)},
-                                       {DNNL_ARG_SCRATCHPAD, dnnl_memory(settled.descriptor.scratchpad_desc(), binding.scratch)}};
-  if (settled.bias) operands.emplace_back(DNNL_ARG_BIAS, dnnl_memory(settled.bias, c));
+  BoundPrimitive::Operands operands = {
+      {DNNL_ARG_SRC, dnnl_memory(settled.a, binding.in<float>(0))},
+      {DNNL_ARG_WEIGHTS, dnnl_memory(settled.b, binding.in<float>(1))},
+      {DNNL_ARG_DST, dnnl_memory(settled.y, y)},
+      {DNNL_ARG_SCRATCHPAD, dnnl_memory(settled.descriptor.scratchpad_desc(), binding.scratch)}};
+  if (is_bias(product)) operands.emplace_back(DNNL_ARG_BIAS, dnnl_memory(settled.bias, c));
   auto multiply = with_dnnl_errors(node, [&] { return BoundPrimitive(settled.descriptor, operands); });
-  if (!c || settled.bias) return multiply;
+  if (is_bias(product) || (!c && product.alpha == 1)) return multiply;
   return [=](Stream& stream) {
-    spread(product, c, y);
     multiply(stream);
+    scale_and_add(product, c, y);
   };
 }
 

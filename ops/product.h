@@ -23,7 +23,8 @@ struct Product {
 Product make_product(const Node& node, const Dims& a, bool transpose_a, const Dims& b, bool transpose_b);
 
 // Plain loops.
-Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c, void* y);
+Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c,
+                                 void* y);
 // oneDNN, float32.
 Settlement settle_product(const Node& node, const Product& product);
 Kernel prepare_product(const Node& node, const Product& product, const Binding& binding);

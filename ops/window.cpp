@@ -13,7 +13,9 @@ Dims checked_integers(const Node& node, const char* attribute, size_t count, int
     throw ModelError(node.where(), " attribute '", attribute, "' has ", values.size(), " entries: ", count, " wanted");
   }
   for (int64_t v : values) {
-    if (v < least || v > largest) throw ModelError(node.where(), " attribute '", attribute, "' is ", values, ": entries from ", least, " to ", largest, " allowed");
+    if (v < least || v > largest)
+      throw ModelError(node.where(), " attribute '", attribute, "' is ", values, ": entries from ", least, " to ",
+                       largest, " allowed");
   }
   return values;
 }
@@ -46,7 +48,8 @@ Window window_of(const Node& node, const Dims& input, const Dims& kernel) {
   Window window;
   window.kernel = kernel;
   for (int64_t k : kernel) {
-    if (k < 1 || k > largest) throw ModelError(node.where(), " kernel ", kernel, ": sizes from 1 to ", largest, " allowed");
+    if (k < 1 || k > largest)
+      throw ModelError(node.where(), " kernel ", kernel, ": sizes from 1 to ", largest, " allowed");
   }
   window.strides = checked_integers(node, "strides", rank, 1, 1);
   window.dilations = checked_integers(node, "dilations", rank, 1, 1);
@@ -62,7 +65,8 @@ Window window_of(const Node& node, const Dims& input, const Dims& kernel) {
     window.begin.assign(rank, 0);
     window.end.assign(rank, 0);
   } else if (auto_pad != "NOTSET") {
-    throw ModelError(node.where(), " attribute 'auto_pad' is \"", auto_pad, "\": NOTSET, SAME_UPPER, SAME_LOWER, VALID allowed");
+    throw ModelError(node.where(), " attribute 'auto_pad' is \"", auto_pad,
+                     "\": NOTSET, SAME_UPPER, SAME_LOWER, VALID allowed");
   }
   return window;
 }
@@ -73,6 +77,8 @@ Attributes window_attributes(const Window& window) {
   return {{"strides", window.strides}, {"dilations", window.dilations}, {"pads", pads}};
 }
 
-Dims spatial_dims(const Dims& dims) { return {dims.begin() + std::min<std::ptrdiff_t>(2, static_cast<std::ptrdiff_t>(dims.size())), dims.end()}; }
+Dims spatial_dims(const Dims& dims) {
+  return {dims.begin() + std::min<std::ptrdiff_t>(2, static_cast<std::ptrdiff_t>(dims.size())), dims.end()};
+}
 
 }  // namespace graft

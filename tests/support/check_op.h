@@ -37,8 +37,9 @@ void check_op(const std::string& text, const Feeds& feeds = {}, const OpCheck& c
 
 // Runs the text's only node with its first input (or `operand`) in `layout`, in the layouts that its kernel then
 // proposes first, and expects the results of the plain kernel, with zero padding. Fails where the proposal is plain.
-//   tag: "nChw16c", "nChw8c", "nhwc"
-void check_layout(const std::string& text, const std::string& tag, size_t operand = 0, const Feeds& feeds = {});
+//   tag: "nChw16c", "nChw8c", "nhwc"; "any": whatever the kernel likes best when its operands are plain
+void check_layout(const std::string& text, const std::string& tag, size_t operand = 0, const Feeds& feeds = {},
+                  double tolerance = 1e-6);
 
 // The layout that a tag names, for dims of its rank.
 Layout layout_of_tag(const std::string& tag, const Dims& dims);

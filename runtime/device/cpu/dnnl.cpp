@@ -60,7 +60,8 @@ BoundPrimitive::BoundPrimitive(const dnnl::primitive_desc_base& descriptor, cons
 }
 
 void BoundPrimitive::operator()(Stream& stream) const {
-  auto status = dnnl_primitive_execute(primitive_.get(), dnnl_stream(stream).get(), static_cast<int>(arguments_.size()), arguments_.data());
+  auto status = dnnl_primitive_execute(primitive_.get(), dnnl_stream(stream).get(), static_cast<int>(arguments_.size()),
+                                       arguments_.data());
   if (status != dnnl_success) throw DeviceError("oneDNN could not execute a primitive: status ", status);
 }
 

@@ -1,0 +1,107 @@
+#include <gtest/gtest.h>
+
+#include "tests/support/check_op.h"
+
+namespace graft::test {
+namespace {
+
+// oneDNN's own choice of layouts depends on the machine; sums of several hundred terms in another order.
+void check_blocked(const char* text) { check_layout(text, "any", 0, {}, 1e-4); }
+
+TEST(Conv, OneToThreeAxes) {
+  check_op("(float[2,3,11] x, float[5,3,4] w, float[5] b) => (y) { y = Conv(x, w, b) }");
+  check_op("(float[2,3,9,7] x, float[5,3,3,2] w, float[5] b) => (y) { y = Conv(x, w, b) }");
+  check_op("(float[1,2,5,6,4] x, float[3,2,2,3,2] w) => (y) { y = Conv(x, w) }");
+}
+
+TEST(Conv, StridesPadsDilations) {
+  check_op("(float[2,3,12,11] x, float[4,3,3,3] w) => (y) { y = Conv<strides = [2, 3], pads = [1, 0, 2, 1]>(x, w) }");
+  check_op("(float[1,3,12,11] x, float[4,3,3,2] w) => (y) { y = Conv<dilations = [2, 3], pads = [2, 2, 2, 2]>(x, w) }");
+  check_op(
+      "(float[1,2,13] x, float[4,2,3] w) => (y) { y = Conv<dilations = [3], strides = [2], pads = [4, 0]>(x, w) }");
+}
+
+TEST(Conv, AutoPad) {
+  for (const char* pad : {"SAME_UPPER", "SAME_LOWER", "VALID"}) {
+    check_op(cat("(float[1,3,10,9] x, float[4,3,3,4] w) => (y) { y = Conv<auto_pad = \"", pad,
+                 "\", strides = [2, 2]>(x, w) }"));
+  }
+}
+
+TEST(Conv, Groups) {
+  check_op("(float[2,6,7,5] x, float[4,3,3,3] w, float[4] b) => (y) { y = Conv<group = 2>(x, w, b) }");
+  check_op("(float[1,32,6,5] x, float[64,16,1,3] w) => (y) { y = Conv<group = 2>(x, w) }");
+  check_op("(float[1,20,6,5] x, float[20,5,3,3] w) => (y) { y = Conv<group = 4, pads = [1, 1, 1, 1]>(x, w) }");
+}
+
+TEST(Conv, Depthwise) {
+  check_op(
+      "(float[2,19,8,7] x, float[19,1,3,3] w, float[19] b) => (y) { y = Conv<group = 19, pads = [1, 1, 1, 1], strides "
+      "= [2, 2]>(x, w, b) }");
+  check_op("(float[1,32,9,9] x, float[32,1,5,5] w) => (y) { y = Conv<group = 32, pads = [2, 2, 2, 2]>(x, w) }");
+  check_op("(float[1,5,8,7] x, float[10,1,3,3] w) => (y) { y = Conv<group = 5>(x, w) }");
+}
+
+TEST(Conv, ManyChannels) {
+  check_op("(float[1,35,6,5] x, float[50,35,3,3] w, float[50] b) => (y) { y = Conv<pads = [1, 1, 1, 1]>(x, w, b) }");
+  check_op("(float[2,64,5,5] x, float[32,64,1,1] w) => (y) { y = Conv<strides = [2, 2]>(x, w) }");
+}
+
+TEST(Conv, Empty) {
+  check_op("(float[0,3,5,5] x, float[2,3,3,3] w, float[2] b) => (y) { y = Conv(x, w, b) }", {}, {.gradient = false});
+}
+
+TEST(Conv, BlockedLayouts) {
+  check_blocked(
+      "(float[2,32,9,8] x, float[32,32,3,3] w, float[32] b) => (y) { y = Conv<pads = [1, 1, 1, 1]>(x, w, b) }");
+  check_blocked("(float[2,48,9,8] x, float[19,48,1,1] w) => (y) { y = Conv<strides = [2, 1]>(x, w) }");
+  check_blocked("(float[2,48,9,8] x, float[48,1,3,3] w) => (y) { y = Conv<group = 48>(x, w) }");
+  check_blocked("(float[2,64,9,8] x, float[64,16,3,3] w) => (y) { y = Conv<group = 4>(x, w) }");
+}
+
+TEST(ConvGrad, BlockedLayouts) {
+  check_blocked(
+      "(float[2,32,7,6] dy, float[32,32,3,3] w) => (dx) { dx = graft.ConvGradData<x_shape = [2,32,9,8]>(dy, w) }");
+  check_blocked(
+      "(float[2,32,9,8] x, float[2,48,7,6] dy) => (dw, db) { dw, db = graft.ConvGradWeights<w_shape = [48,32,3,3]>(x, "
+      "dy) }");
+  check_blocked(
+      "(float[2,64,9,8] x, float[2,64,7,6] dy) => (dw) { dw = graft.ConvGradWeights<group = 4, w_shape = "
+      "[64,16,3,3]>(x, dy) }");
+  check_blocked(
+      "(float[2,48,9,8] x, float[2,48,7,6] dy) => (dw) { dw = graft.ConvGradWeights<group = 48, w_shape = "
+      "[48,1,3,3]>(x, dy) }");
+}
+
+TEST(ConvGrad, SecondOrder) {
+  OpCheck check{.forward = false};
+  check_op("(float[2,4,3,5] dy, float[4,3,3,2] w) => (dx) { dx = graft.ConvGradData<x_shape = [2,3,5,6]>(dy, w) }", {},
+           check);
+  check_op(
+      "(float[2,3,5,6] x, float[2,4,3,5] dy) => (dw, db) { dw, db = graft.ConvGradWeights<w_shape = [4,3,3,2]>(x, dy) "
+      "}",
+      {}, check);
+}
+
+TEST(ConvTranspose, Shapes) {
+  check_op("(float[2,5,6] x, float[5,3,4] w, float[3] b) => (y) { y = ConvTranspose(x, w, b) }");
+  check_op(
+      "(float[1,4,5,6] x, float[4,3,3,2] w, float[3] b) => (y) { y = ConvTranspose<strides = [2, 3], pads = [1, 0, 1, "
+      "1], output_padding = [1, 2]>(x, w, b) }");
+  check_op("(float[1,4,5,6] x, float[4,3,3,3] w) => (y) { y = ConvTranspose<dilations = [2, 1], group = 2>(x, w) }");
+  check_op(
+      "(float[1,4,5,6] x, float[4,2,3,3] w) => (y) { y = ConvTranspose<strides = [2, 2], output_shape = [10, 12]>(x, "
+      "w) }");
+  for (const char* pad : {"SAME_UPPER", "SAME_LOWER"}) {
+    check_op(cat("(float[1,4,5,6] x, float[4,2,3,4] w) => (y) { y = ConvTranspose<strides = [2, 2], auto_pad = \"", pad,
+                 "\">(x, w) }"));
+  }
+}
+
+TEST(ConvTranspose, BlockedLayouts) {
+  check_blocked(
+      "(float[2,32,7,6] x, float[32,32,2,2] w, float[32] b) => (y) { y = ConvTranspose<strides = [2, 2]>(x, w, b) }");
+}
+
+}  // namespace
+}  // namespace graft::test

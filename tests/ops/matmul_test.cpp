@@ -1,0 +1,62 @@
+#include <gtest/gtest.h>
+
+#include "tests/support/check_op.h"
+
+namespace graft::test {
+namespace {
+
+TEST(MatMul, Matrices) {
+  check_op("(float[5,7] a, float[7,3] b) => (y) { y = MatMul(a, b) }");
+  check_op("(float[1,7] a, float[7,1] b) => (y) { y = MatMul(a, b) }");
+}
+
+TEST(MatMul, Vectors) {
+  check_op("(float[7] a, float[7,3] b) => (y) { y = MatMul(a, b) }");
+  check_op("(float[5,7] a, float[7] b) => (y) { y = MatMul(a, b) }");
+  check_op("(float[7] a, float[7] b) => (y) { y = MatMul(a, b) }");
+  check_op("(float[2,5,7] a, float[7] b) => (y) { y = MatMul(a, b) }");
+  check_op("(float[7] a, float[2,7,5] b) => (y) { y = MatMul(a, b) }");
+}
+
+TEST(MatMul, Batches) {
+  check_op("(float[2,3,5,4] a, float[2,3,4,6] b) => (y) { y = MatMul(a, b) }");
+  check_op("(float[2,3,5,4] a, float[4,6] b) => (y) { y = MatMul(a, b) }");
+  check_op("(float[5,4] a, float[3,4,6] b) => (y) { y = MatMul(a, b) }");
+  check_op("(float[2,1,5,4] a, float[3,4,6] b) => (y) { y = MatMul(a, b) }");
+  check_op("(float[2,1,5,4] a, float[1,3,4,6] b) => (y) { y = MatMul(a, b) }");
+  check_op("(float[2,5,4] a, float[1,4,6] b) => (y) { y = MatMul(a, b) }");
+}
+
+TEST(MatMul, Empty) {
+  check_op("(float[0,4] a, float[4,6] b) => (y) { y = MatMul(a, b) }", {}, {.gradient = false});
+  check_op("(float[3,0] a, float[0,6] b) => (y) { y = MatMul(a, b) }", {}, {.gradient = false});
+}
+
+TEST(MatMul, TransposedOperands) {
+  OpCheck check{.forward = false};
+  check_op("(float[7,5] a, float[7,3] b) => (y) { y = graft.MatMul<transA = 1>(a, b) }", {}, check);
+  check_op("(float[5,7] a, float[3,7] b) => (y) { y = graft.MatMul<transB = 1>(a, b) }", {}, check);
+  check_op("(float[2,7,5] a, float[2,3,7] b) => (y) { y = graft.MatMul<transA = 1, transB = 1>(a, b) }", {}, check);
+  check_op("(float[2,7,5] a, float[3,7] b) => (y) { y = graft.MatMul<transA = 1, transB = 1>(a, b) }", {}, check);
+}
+
+TEST(Gemm, Transposed) {
+  for (int ta : {0, 1}) {
+    for (int tb : {0, 1}) {
+      check_op(cat("(float[", ta ? "7,5" : "5,7", "] a, float[", tb ? "3,7" : "7,3",
+                   "] b, float[3] c) => (y) { y = Gemm<transA = ", ta, ", transB = ", tb, ">(a, b, c) }"));
+    }
+  }
+}
+
+TEST(Gemm, ScaledAndBroadcast) {
+  for (const char* c : {"", "1", "3", "1,3", "5,1", "5,3"}) {
+    check_op(cat("(float[5,7] a, float[7,3] b, float", *c ? cat('[', c, ']') : "",
+                 " c) => (y) { y = Gemm<alpha = 0.5, beta = 1.5>(a, b, c) }"));
+    check_op(cat("(float[5,7] a, float[7,3] b, float", *c ? cat('[', c, ']') : "", " c) => (y) { y = Gemm(a, b, c) }"));
+  }
+  check_op("(float[5,7] a, float[7,3] b) => (y) { y = Gemm<alpha = 2.0>(a, b) }");
+}
+
+}  // namespace
+}  // namespace graft::test
