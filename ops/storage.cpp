@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ops/broadcast.h"
+
 namespace graft {
 namespace {
 
@@ -180,6 +182,32 @@ Settlement settle_broadcast(const Node& node, const Settlement*) {
     if (same) settlement.in_place.emplace_back(0, static_cast<int>(i));
   }
   return settlement;
+}
+
+namespace {
+
+// Whether an operand has one value for all of a dim that is padded in the result.
+bool broadcast_into_padding(const Value& x, const Value& y) {
+  const size_t missing = y.dims.size() - x.dims.size();
+  for (size_t d = 0; d < y.dims.size(); ++d) {
+    if (y.layout.padded[d] == y.dims[d]) continue;
+    if (d < missing || x.layout.padded[d - missing] != y.layout.padded[d]) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Kernel with_clean_padding(const Node& node, const Binding& binding, bool keeps_zero, Kernel kernel) {
+  const Value& y = *node.outputs[0];
+  for (const Value* x : node.inputs) keeps_zero &= !x || !broadcast_into_padding(*x, y);
+  if (keeps_zero) return kernel;
+  auto runs = padding_runs(y.dims, y.layout);
+  if (runs.empty()) return kernel;
+  return [=, out = binding.outputs[0], size = size_of(y.dtype)](Stream& stream) {
+    kernel(stream);
+    zero_padding(runs, size, out);
+  };
 }
 
 }  // namespace graft

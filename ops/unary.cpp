@@ -2,8 +2,8 @@
 // float32 runs on the loops of vector_loops.cpp where there is one, else through the float64 function.
 #include <cmath>
 
+#include "ops/broadcast.h"
 #include "ops/gradient.h"
-#include "ops/storage.h"
 #include "ops/vector_loops.h"
 
 namespace graft {
@@ -179,17 +179,6 @@ const Unary& row_of(const Node& node) {
     if (row.type == node.type) return row;
   }
   throw UsageError(node.where(), " is no unary operator");
-}
-
-// Adds to a kernel, where it has to, the zeroing of the padding of its result.
-Kernel with_clean_padding(const Node& node, const Binding& binding, bool keeps_zero, Kernel kernel) {
-  const Value& y = *node.outputs[0];
-  auto runs = keeps_zero ? std::vector<std::pair<int64_t, int64_t>>{} : padding_runs(y.dims, y.layout);
-  if (runs.empty()) return kernel;
-  return [=, out = binding.outputs[0], size = size_of(y.dtype)](Stream& stream) {
-    kernel(stream);
-    zero_padding(runs, size, out);
-  };
 }
 
 template <class T>

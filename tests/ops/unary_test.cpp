@@ -28,7 +28,7 @@ INSTANTIATE_TEST_SUITE_P(Everywhere, Unary,
                                          "Swish<alpha = 1.5>"));
 
 TEST(UnaryDomains, PositiveOnly) {
-  for (const char* type : {"Log", "Sqrt"})
+  for (const char* type : {"Log", "Sqrt", "Reciprocal"})
     check_op(cat("(float[41] x) => (y) { y = ", type, "(x) }"), {}, {.ranges = {{"x", {0.2, 5}}}});
 }
 

@@ -1,13 +1,14 @@
 """Answers models with the onnx reference implementation, or onnxruntime where that fails. Long-lived, over a pipe.
 
-Request:  which oracle (u64: 0 reference then onnxruntime, 1 onnxruntime), model, number of inputs (u64), then TensorProtos.
-Answer:   status (u64: 0 well), number of blobs (u64), then TensorProtos; or one blob of text.
+Request: which oracle (u64: 0 reference then onnxruntime, 1 onnxruntime), model, number of inputs (u64), TensorProtos.
+Answer:  status (u64: 0 well), number of blobs (u64), then TensorProtos; or one blob of text.
 A blob is its length (u64, little-endian) and its bytes.
 """
 import os
 import struct
 import sys
 
+import numpy
 import onnx
 from onnx import numpy_helper
 
@@ -16,6 +17,7 @@ RUNTIME_OPSET = 26  # the newest that onnxruntime 1.31 accepts; the operators te
 pipe_in = os.fdopen(os.dup(0), "rb")
 pipe_out = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)  # what libraries print must not reach the pipe
+numpy.seterr(all="ignore")
 
 
 def read_number():
@@ -50,7 +52,7 @@ def run_onnxruntime(model, feeds):
     onnxruntime.set_default_logger_severity(4)
     for opset in model.opset_import:
         if opset.domain == "":
-            opset.version = min(opset.version, RUNTIME_OPSET)
+            opset.version = RUNTIME_OPSET
     return onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
 
 
@@ -66,19 +68,21 @@ def answer(which, model, feeds):
             raise RuntimeError(f"reference: {reason}; onnxruntime: {second}") from second
 
 
+def to_bytes(result):
+    # ascontiguousarray makes a scalar an array of one element.
+    return numpy_helper.from_array(numpy.ascontiguousarray(result).reshape(numpy.shape(result))).SerializeToString()
+
+
 while True:
     which = read_number()
     model = onnx.load_model_from_string(read_blob())
     tensors = [onnx.TensorProto.FromString(read_blob()) for _ in range(read_number())]
     try:
-        import numpy
-
         results = answer(which, model, {t.name: numpy_helper.to_array(t) for t in tensors})
-        blobs = [numpy_helper.from_array(numpy.ascontiguousarray(r).reshape(numpy.shape(r))).SerializeToString() for r in results]
-        write_number(0)
+        status, blobs = 0, [to_bytes(r) for r in results]
     except Exception as error:
-        blobs = [str(error).encode()]
-        write_number(1)
+        status, blobs = 1, [str(error).encode()]
+    write_number(status)
     write_number(len(blobs))
     for blob in blobs:
         write_blob(blob)
