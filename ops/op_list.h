@@ -1,12 +1,11 @@
 // One line per stem: the function `std::vector<Op> STEM_ops()` in ops/STEM.cpp gives its operators.
 GRAFT_STEM(adam)
 GRAFT_STEM(batch_normalization)
+GRAFT_STEM(binary)
 GRAFT_STEM(channel_sum)
 GRAFT_STEM(conv)
 GRAFT_STEM(gelu)
 GRAFT_STEM(gemm)
-GRAFT_STEM(binary)
-GRAFT_STEM(gelu)
 GRAFT_STEM(logical)
 GRAFT_STEM(losses)
 GRAFT_STEM(matmul)

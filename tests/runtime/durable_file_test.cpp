@@ -1,3 +1,5 @@
+#include <gtest/gtest.h>
+
 #include "runtime/durable_file.h"
 
 #include <sys/resource.h>

@@ -1,3 +1,5 @@
+#include <gtest/gtest.h>
+
 #include "runtime/training/loader.h"
 
 #include <atomic>
