@@ -28,7 +28,9 @@ inline int64_t walked_count(const std::vector<StorageAxis>& axes) {
   return count;
 }
 
-// Adds to a kernel the zeroing of the padding of its result, where it has any. `keeps_zero`: f of zeros is zero, so
+// Adds to a kernel the zeroing of the padding of its result, where it has any.
+Kernel clean_padding(const Node& node, const Binding& binding, Kernel kernel);
+// The same for elementwise kernels, where it is needed. `keeps_zero`: f of zeros is zero, so
 // that padding stays clean unless an operand is broadcast along a padded dim.
 Kernel with_clean_padding(const Node& node, const Binding& binding, bool keeps_zero, Kernel kernel);
 

@@ -198,16 +198,19 @@ bool broadcast_into_padding(const Value& x, const Value& y) {
 
 }  // namespace
 
-Kernel with_clean_padding(const Node& node, const Binding& binding, bool keeps_zero, Kernel kernel) {
+Kernel clean_padding(const Node& node, const Binding& binding, Kernel kernel) {
   const Value& y = *node.outputs[0];
-  for (const Value* x : node.inputs) keeps_zero &= !x || !broadcast_into_padding(*x, y);
-  if (keeps_zero) return kernel;
   auto runs = padding_runs(y.dims, y.layout);
   if (runs.empty()) return kernel;
   return [=, out = binding.outputs[0], size = size_of(y.dtype)](Stream& stream) {
     kernel(stream);
     zero_padding(runs, size, out);
   };
+}
+
+Kernel with_clean_padding(const Node& node, const Binding& binding, bool keeps_zero, Kernel kernel) {
+  for (const Value* x : node.inputs) keeps_zero &= !x || !broadcast_into_padding(*x, *node.outputs[0]);
+  return keeps_zero ? kernel : clean_padding(node, binding, std::move(kernel));
 }
 
 }  // namespace graft

@@ -12,7 +12,7 @@ const std::pair<const char*, const char*> shapes[] = {
     {"[3,37]", "[3,37]"}, {"[3,5,7]", ""},          {"", "[4]"},
     {"[3,5,7]", "[7]"},   {"[2,3,4,5]", "[3,1,1]"}, {"[2,3,4,5]", "[2,3,1,1]"},
     {"[3,1,5]", "[4,1]"}, {"[1,5]", "[3,1,1]"},     {"[2,3,1]", "[2,3,8]"},
-    {"[0,3]", "[3]"},     {"[1,1]", "[2,3]"},       {"[64,300]", "[64,1]"},
+    {"[0,3]", "[3]"},     {"[1,1]", "[2,3]"},       {"[9,70]", "[9,1]"},
 };
 
 class Binary : public testing::TestWithParam<const char*> {};
@@ -52,6 +52,15 @@ TEST(BinaryOthers, Variadic) {
 TEST(BinaryOthers, TiesShareTheGradient) {
   auto graph_of_ties = Tensor::of<float>({2}, {1, 2});
   check_op("(float[2] a) => (y) { y = Max(a, a) }", {{"a", graph_of_ties}});
+}
+
+TEST(BinaryOthers, LargeEnoughForThreads) {
+  for (const char* b : {"[300,257]", "[257]", "[300,1]", ""}) {
+    for (const char* type : {"Add", "Div", "Pow"}) {
+      check_op(cat("(float[300,257] a, float", b, " b) => (y) { y = ", type, "(a, b) }"), {},
+               {.ranges = {{"a", {0.3, 2.5}}, {"b", {0.4, 2}}}, .gradient = false});
+    }
+  }
 }
 
 TEST(BinaryOthers, PRelu) {

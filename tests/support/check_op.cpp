@@ -68,7 +68,7 @@ double norm(const std::vector<double>& v) {
 
 Feeds cast_floats(const Feeds& feeds, DType dtype) {
   Feeds cast;
-  for (const auto& [name, tensor] : feeds) cast[name] = is_float(tensor.dtype()) ? tensor.cast(dtype) : tensor;
+  for (const auto& [name, tensor] : feeds) cast[name] = tensor.dtype() == DType::f32 ? tensor.cast(dtype) : tensor;
   return cast;
 }
 
@@ -101,7 +101,7 @@ class Check {
     for (size_t i = 0; i < expected.size(); ++i) {
       std::string output = cat("output ", i);
       expect_close(got32[i], expected[i], check_.tolerance, output + " in float32");
-      expect_close(got64[i], is_float(expected[i].dtype()) ? expected[i].cast(DType::f64) : expected[i],
+      expect_close(got64[i], expected[i].dtype() == DType::f32 ? expected[i].cast(DType::f64) : expected[i],
                    check_.tolerance, output + " in float64");
     }
   }
@@ -155,8 +155,8 @@ class Check {
     for (const auto& [output, seed] : seeds_) {
       targets.push_back(graph->outputs[output]);
       std::string name = cat("seed ", output);
-      seeds.push_back(graph->add_input(name, floats, seed.dims()));
-      feeds[name] = seed.cast(floats);
+      seeds.push_back(graph->add_input(name, targets.back()->dtype, seed.dims()));
+      feeds[name] = seed.cast(targets.back()->dtype);
     }
     for (const std::string& name : wanted()) inputs.push_back(graph->find(name));
     std::vector<Value*> found = differentiate(*graph, targets, seeds, inputs);
@@ -181,7 +181,7 @@ class Check {
   double loss(const Feeds& feeds) const {
     auto outputs = evaluate(*graph64_, feeds);
     double sum = 0;
-    for (const auto& [output, seed] : seeds_) sum += dot(outputs[output], seed.cast(DType::f64));
+    for (const auto& [output, seed] : seeds_) sum += dot(outputs[output].cast(DType::f64), seed.cast(DType::f64));
     return sum;
   }
 
