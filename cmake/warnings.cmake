@@ -1,8 +1,10 @@
 add_library(graft_warnings INTERFACE)
-target_compile_options(graft_warnings INTERFACE -Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local> -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
-  -Woverloaded-virtual -Wno-missing-field-initializers -Werror)
-# False positives of GCC 12 on std::string and std::vector (bugs 105329, 105651, 107852).
-target_compile_options(graft_warnings INTERFACE -Wno-restrict -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread)
+set(graft_warning_options -Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local> -Wconversion -Wno-sign-conversion
+  -Wnon-virtual-dtor -Woverloaded-virtual -Wno-missing-field-initializers -Werror
+  # False positives of GCC 12 on std::string and std::vector (bugs 105329, 105651, 107852).
+  -Wno-restrict -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread)
+target_compile_options(graft_warnings INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${graft_warning_options}>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror,-Wno-missing-field-initializers>")
 if(GRAFT_SANITIZE)
   add_compile_options(-fsanitize=${GRAFT_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${GRAFT_SANITIZE})

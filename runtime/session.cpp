@@ -109,6 +109,7 @@ std::unique_ptr<Graph> Session::specialised(const std::map<std::string, Dims>& d
   if (watch) watch("classify", *graph);
   set_mode(*graph, mode == Mode::train, live);
   specialise(*graph, dims, evaluator());
+  if (mode == Mode::train) seed_dropout(*graph, options_.seed);
   if (watch) watch("specialise", *graph);
   decompose(*graph, expand_, evaluator());
   if (watch) watch("decompose", *graph);

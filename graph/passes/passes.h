@@ -31,6 +31,10 @@ void set_mode(Graph& graph, bool train, const std::set<std::string>& live_scales
 // free dims that were not bound; UnsupportedError that lists every node whose shape depends on data.
 void specialise(Graph& graph, const std::map<std::string, Dims>& input_dims, const Evaluator& evaluate);
 
+// Gives every Dropout in training mode its random numbers: Philox keyed by `seed` and the ONNX value name, counted by
+// logical index, and a counter state "random/step" that counts the runs of the graph. Shapes are known here.
+void seed_dropout(Graph& graph, uint64_t seed);
+
 // Expands operators without a kernel by their function bodies (a whitelist: some bodies train badly).
 // UnsupportedError that lists all nodes that have neither.
 void decompose(Graph& graph, const Expander& expand, const Evaluator& evaluate);

@@ -2,6 +2,7 @@
 
 #include "runtime/durable_file.h"
 
+#include <gtest/gtest.h>
 #include <sys/resource.h>
 
 #include <csignal>

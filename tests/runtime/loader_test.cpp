@@ -2,6 +2,8 @@
 
 #include "runtime/training/loader.h"
 
+#include <gtest/gtest.h>
+
 #include <atomic>
 #include <chrono>
 #include <numeric>

@@ -13,7 +13,14 @@ const dnnl::engine& cpu_engine() {
   return engine;
 }
 
+#ifdef GRAFT_CUDA
+std::unique_ptr<Stream> make_cuda_stream();  // runtime/device/cuda
+#endif
+
 std::unique_ptr<Stream> make_stream(Device device) {
+#ifdef GRAFT_CUDA
+  if (device == Device::cuda) return make_cuda_stream();
+#endif
   if (device != Device::cpu) throw DeviceError("this build has no CUDA: configure it with -DGRAFT_CUDA=ON");
   return std::make_unique<CpuStream>();
 }

@@ -1,0 +1,73 @@
+#include <gtest/gtest.h>
+
+#include "runtime/device/device.h"
+#include "tests/support/run_op.h"
+
+namespace graft {
+namespace {
+
+using test::expect_close;
+using test::random_tensor;
+using test::run_op;
+
+Attributes attributes(int64_t axis, const Dims& dims) { return {{"axis", axis}, {"dims", dims}}; }
+
+void check(const Dims& dims, int64_t axis, const Dims& index_dims) {
+  auto at = static_cast<size_t>(axis < 0 ? axis + static_cast<int64_t>(dims.size()) : axis);
+  Tensor indices(DType::i64, index_dims);
+  for (int64_t k = 0; k < indices.count(); ++k) indices.data<int64_t>()[k] = (k * 5 + 1) % (2 * dims[at]) - dims[at];
+  Dims dy_dims(dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(at));
+  dy_dims.insert(dy_dims.end(), index_dims.begin(), index_dims.end());
+  dy_dims.insert(dy_dims.end(), dims.begin() + static_cast<std::ptrdiff_t>(at) + 1, dims.end());
+  Tensor dy = random_tensor(DType::f64, dy_dims, 1);
+  int64_t outer = 1, inner = 1;
+  for (size_t d = 0; d < dims.size(); ++d) (d < at ? outer : inner) *= d == at ? 1 : dims[d];
+  Tensor want(DType::f64, dims);
+  for (int64_t o = 0; o < outer; ++o) {
+    for (int64_t k = 0; k < indices.count(); ++k) {
+      int64_t row = (indices.data<int64_t>()[k] + dims[at]) % dims[at];
+      for (int64_t i = 0; i < inner; ++i) {
+        want.data<double>()[(o * dims[at] + row) * inner + i] +=
+            dy.data<double>()[(o * indices.count() + k) * inner + i];
+      }
+    }
+  }
+  expect_close(run_op("graft", "GatherGrad", {dy, indices}, 1, attributes(axis, dims))[0], want, 1e-12);
+  auto narrow =
+      run_op("graft", "GatherGrad", {dy.cast(DType::f32), indices.cast(DType::i32)}, 1, attributes(axis, dims));
+  expect_close(narrow[0], want.cast(DType::f32), 1e-5);
+}
+
+TEST(GatherGrad, AddsRowsWhereTheyCameFrom) {
+  check({11, 7}, 0, {4, 6});
+  check({3, 5, 2}, 1, {9});
+  check({3, 5}, -1, {2, 2});
+  check({5}, 0, {});
+  check({300, 129}, 0, {8, 65});
+  check({4, 3}, 0, {0});
+}
+
+TEST(GatherGrad, TheSameForEveryNumberOfThreads) {
+  Tensor dy = random_tensor(DType::f32, {500, 130}, 1);
+  Tensor indices(DType::i64, {500});
+  for (int64_t k = 0; k < 500; ++k) indices.data<int64_t>()[k] = k * k % 7;
+  auto one = run_op("graft", "GatherGrad", {dy, indices}, 1, attributes(0, {7, 130}));
+  int threads = thread_count();
+  set_thread_count(4);
+  auto four = run_op("graft", "GatherGrad", {dy, indices}, 1, attributes(0, {7, 130}));
+  set_thread_count(threads);
+  expect_close(four[0], one[0], 0);
+}
+
+TEST(GatherGrad, BadIndicesAndShapesAreRefused) {
+  Tensor dy(DType::f32, {2, 3});
+  EXPECT_THROW(run_op("graft", "GatherGrad", {dy, Tensor::of<int64_t>({2}, {0, 4})}, 1, attributes(0, {4, 3})),
+               DataError);
+  EXPECT_THROW(run_op("graft", "GatherGrad", {dy, Tensor::of<int64_t>({2}, {0, -5})}, 1, attributes(0, {4, 3})),
+               DataError);
+  EXPECT_THROW(run_op("graft", "GatherGrad", {dy, Tensor(DType::i64, {2})}, 1, attributes(0, {4, 2})), ModelError);
+  EXPECT_THROW(run_op("graft", "GatherGrad", {dy, Tensor(DType::i64, {2})}, 1, attributes(2, {4, 3})), ModelError);
+}
+
+}  // namespace
+}  // namespace graft
