@@ -55,14 +55,10 @@ class HeaderParser {
       std::string key = quoted();
       if (!seen.insert(key).second) fail("has key '", key, "' twice");
       expect(':');
-      if (key == "descr")
-        header.descr = descr();
-      else if (key == "fortran_order")
-        header.fortran = boolean();
-      else if (key == "shape")
-        header.dims = shape();
-      else
-        fail("has the unknown key '", key, "'");
+      if (key == "descr") header.descr = descr();
+      else if (key == "fortran_order") header.fortran = boolean();
+      else if (key == "shape") header.dims = shape();
+      else fail("has the unknown key '", key, "'");
       if (!accept(',')) {
         expect('}');
         break;

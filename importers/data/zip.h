@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "importers/data/input_file.h"
 #include "runtime/durable_file.h"
 
 namespace arrow::util {
@@ -13,24 +14,6 @@ class Decompressor;
 }
 
 namespace graft {
-
-// A regular file for reading at any place; never blocks on a pipe. DataError where it cannot be read.
-class InputFile {
- public:
-  explicit InputFile(std::string path);
-  ~InputFile();
-  InputFile(const InputFile&) = delete;
-  InputFile& operator=(const InputFile&) = delete;
-
-  const std::string& path() const { return path_; }
-  int64_t size() const { return size_; }
-  void read(int64_t offset, void* out, int64_t bytes) const;
-
- private:
-  std::string path_;
-  int64_t size_ = 0;
-  int descriptor_ = -1;
-};
 
 struct ZipMember {
   std::string name;
