@@ -1,8 +1,7 @@
-#include <gtest/gtest.h>
-
 #include "runtime/durable_file.h"
 
 #include <gtest/gtest.h>
+
 #include <sys/resource.h>
 
 #include <csignal>

@@ -1,5 +1,3 @@
-#include <gtest/gtest.h>
-
 #include "runtime/training/loader.h"
 
 #include <gtest/gtest.h>
