@@ -51,6 +51,11 @@ ChannelView channel_view(const Node& node, const Value& value) {
   return *view;
 }
 
+Layout layout_alike(const Layout& layout, const Dims& dims, const Dims& other) {
+  if (layout.is_plain(dims)) return Layout::plain(other);
+  return layout.blocks.empty() ? channels_last(other) : blocked_channels(other, layout.blocks[0].size);
+}
+
 std::vector<Candidate> propose_channelwise(const Node& node) {
   std::vector<Candidate> candidates = propose_plain(node);
   const Dims& dims = node.inputs[0]->dims;

@@ -25,6 +25,20 @@ std::optional<ChannelView> channel_view(const Dims& dims, const Layout& layout);
 // The view of a value that a kernel settled on. UnsupportedError where there is none.
 ChannelView channel_view(const Node& node, const Value& value);
 
+// The layout of a tensor of other dims that lies as `layout` does on `dims`: plain, channels-last or as wide blocks.
+Layout layout_alike(const Layout& layout, const Dims& dims, const Dims& other);
+
+// Calls f with the width as a compile-time constant where that lets the compiler unroll, 0 for any other.
+template <class F>
+void with_width(int64_t width, F&& f) {
+  switch (width) {
+    case 1: return f(std::integral_constant<int, 1>{});
+    case 8: return f(std::integral_constant<int, 8>{});
+    case 16: return f(std::integral_constant<int, 16>{});
+    default: return f(std::integral_constant<int, 0>{});
+  }
+}
+
 // Layouts for kernels that take any ChannelView: operands of the first input's dims lie as one of them lies now, all
 // others are plain.
 std::vector<Candidate> propose_channelwise(const Node& node);

@@ -1,0 +1,88 @@
+#include <gtest/gtest.h>
+
+#include "tests/support/check_op.h"
+
+namespace graft::test {
+namespace {
+
+class Pool : public testing::TestWithParam<const char*> {};
+
+// Attributes that all kinds of pooling share.
+TEST_P(Pool, Windows) {
+  std::string type = GetParam();
+  // The reference implementation's LpPool is wrong where ceil_mode adds a window.
+  Oracle oracle = type == "LpPool" ? Oracle::onnxruntime : Oracle::reference;
+  auto pool = [&](const char* x, const std::string& attributes) {
+    std::string extra = type == "AveragePool!" ? ", count_include_pad = 1" : type == "LpPool" ? ", p = 3" : "";
+    std::string op = type == "AveragePool!" ? "AveragePool" : type;
+    check_op(cat("(float[", x, "] x) => (y) { y = ", op, "<", attributes, extra, ">(x) }"), {}, {.oracle = oracle});
+  };
+  pool("2,3,11", "kernel_shape = [3]");
+  pool("2,3,9,7", "kernel_shape = [3, 2], strides = [2, 1]");
+  pool("1,2,5,6,4", "kernel_shape = [2, 3, 2], strides = [2, 1, 2]");
+  pool("2,3,9,7", "kernel_shape = [3, 3], strides = [2, 2], pads = [1, 0, 1, 1]");
+  pool("1,3,10,8", "kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1");
+  pool("1,3,10,9", "kernel_shape = [3, 2], dilations = [2, 3]");
+}
+
+INSTANTIATE_TEST_SUITE_P(Everywhere, Pool, testing::Values("MaxPool", "AveragePool", "AveragePool!", "LpPool"));
+
+TEST(PoolAutoPad, SameAndValid) {
+  for (const char* type : {"MaxPool", "AveragePool"}) {
+    for (const char* pad : {"SAME_UPPER", "SAME_LOWER", "VALID"}) {
+      check_op(cat("(float[1,2,10,9] x) => (y) { y = ", type, "<auto_pad = \"", pad,
+                   "\", kernel_shape = [3, 4], strides = [2, 2]>(x) }"),
+               {}, {.oracle = Oracle::onnxruntime});
+    }
+  }
+}
+
+TEST(PoolGlobal, AllKinds) {
+  for (const char* x : {"2,3,5,7", "2,70,4", "2,3,1,1"}) {
+    for (const char* type : {"GlobalAveragePool", "GlobalMaxPool"}) {
+      check_op(cat("(float[", x, "] x) => (y) { y = ", type, "(x) }"), {}, {.oracle = Oracle::onnxruntime});
+    }
+    // No oracle has these: the norm of a whole plane is LpPool's.
+    for (const char* p : {"1", "3"})
+      check_op(cat("(float[", x, "] x) => (y) { y = GlobalLpPool<p = ", p, ">(x) }"), {}, {.forward = false});
+  }
+}
+
+TEST(MaxPool, Indices) {
+  check_op("(float[2,3,8,7] x) => (y, i) { y, i = MaxPool<kernel_shape = [3, 2], strides = [2, 2]>(x) }");
+  check_op(
+      "(float[2,3,8,7] x) => (y, i) { y, i = MaxPool<kernel_shape = [3, 2], strides = [2, 2], storage_order = 1>(x) }",
+      {}, {.oracle = Oracle::onnxruntime});
+}
+
+TEST(MaxPool, NegativeInfinityHasAWinner) {
+  float inf = std::numeric_limits<float>::infinity();
+  check_op("(float[1,1,4] x) => (y, i) { y, i = MaxPool<kernel_shape = [2]>(x) }",
+           {{"x", Tensor::of<float>({1, 1, 4}, {-inf, -inf, 1, inf})}}, {.gradient = false});
+}
+
+TEST(PoolLayouts, AsXLies) {
+  for (const char* tag : {"nChw16c", "nChw8c", "nhwc"}) {
+    for (const char* type : {"MaxPool", "AveragePool", "LpPool"}) {
+      check_layout(cat("(float[2,19,9,7] x) => (y) { y = ", type,
+                       "<kernel_shape = [3, 2], strides = [2, 2], pads = [1, 0, 1, 1]>(x) }"),
+                   tag);
+      check_layout(cat("(float[1,75,5,5] x) => (y) { y = Global", type, "(x) }"), tag);
+    }
+    check_layout(
+        "(float[2,19,5,4] dy) => (dx) { dx = graft.AveragePoolGrad<kernel_shape = [3, 2], strides = [2, 2], pads = [1, "
+        "0, 1, 1], x_shape = [2,19,9,7]>(dy) }",
+        tag);
+    check_layout("(float[2,19,9,7] x) => (y, i) { y, i = MaxPool<kernel_shape = [3, 2], strides = [2, 2]>(x) }", tag);
+  }
+}
+
+TEST(PoolSecondOrder, Average) {
+  check_op(
+      "(float[2,3,4,3] dy) => (dx) { dx = graft.AveragePoolGrad<kernel_shape = [3, 2], strides = [2, 2], pads = [0, 0, "
+      "0, 0], x_shape = [2,3,9,7]>(dy) }",
+      {}, {.forward = false});
+}
+
+}  // namespace
+}  // namespace graft::test

@@ -1,0 +1,174 @@
+#include "runtime/session.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace graft {
+namespace {
+
+Tensor ramp(const Dims& dims, double scale) {
+  Tensor t = Tensor::uninitialized(DType::f32, dims);
+  for (int64_t i = 0; i < t.count(); ++i) t.data<float>()[i] = static_cast<float>(scale * std::sin(1.7 * static_cast<double>(i) + 0.3));
+  return t;
+}
+
+// logits = Gemm(Relu(Gemm(x, w1, b1)), w2, b2), probabilities = Softmax(logits)
+std::unique_ptr<Graph> mlp(int64_t batch = -1) {
+  auto graph = std::make_unique<Graph>();
+  Value* x = graph->add_input("x", DType::f32, {batch, 5});
+  Value* w1 = graph->add_constant(ramp({5, 7}, 0.5), "w1");
+  Value* b1 = graph->add_constant(ramp({7}, 0.1), "b1");
+  Value* w2 = graph->add_constant(ramp({7, 3}, 0.5), "w2");
+  Value* b2 = graph->add_constant(ramp({3}, 0.1), "b2");
+  Value* h = graph->add_node("", "Gemm", {x, w1, b1}, 1)->outputs[0];
+  Value* a = graph->add_node("", "Relu", {h}, 1)->outputs[0];
+  Value* logits = graph->add_node("", "Gemm", {a, w2, b2}, 1)->outputs[0];
+  Value* p = graph->add_node("", "Softmax", {logits}, 1)->outputs[0];
+  graph->rename(logits, "logits");
+  graph->rename(p, "p");
+  graph->outputs = {p};
+  return graph;
+}
+
+TrainingOptions sgd() {
+  TrainingOptions options;
+  options.optimiser.type = OptimiserType::sgd;
+  options.trainable = {"w1", "b1", "w2", "b2"};
+  return options;
+}
+
+double train_step(TrainingPrograms programs, const Tensor& x, const Tensor& labels, double lr) {
+  programs.step->set_input("x", x);
+  programs.step->set_input("graft.labels", labels);
+  Tensor rate = Tensor::scalar(lr).cast(programs.step->graph().find("x")->dtype);
+  if (!programs.apply) programs.step->set_input("graft.lr", rate);
+  programs.step->run();
+  if (programs.apply) {
+    programs.apply->set_input("graft.lr", rate);
+    programs.apply->run();
+  }
+  return programs.step->scalar("graft.loss_sum") / programs.step->scalar("graft.weight_sum");
+}
+
+TEST(Session, TrainsOnTheLogitsBeforeTheSoftmax) {
+  Session session(mlp(), {});
+  Tensor x = ramp({8, 5}, 1);
+  Tensor labels = Tensor::of<int64_t>({8}, {0, 1, 2, 0, 1, 2, 0, 1});
+  double first = 0;
+  double last = 0;
+  for (int i = 0; i < 200; ++i) {
+    last = train_step(session.training({{"x", {8, 5}}}, sgd()), x, labels, 0.5);
+    if (i == 0) first = last;
+  }
+  EXPECT_NEAR(first, std::log(3), 0.3);
+  EXPECT_LT(last, 0.1 * first);
+  auto& forward = session.forward({{"x", {8, 5}}}, Mode::infer);
+  forward.set_input("x", x);
+  forward.run();
+  Tensor p = forward.output("p");
+  for (int64_t row = 0; row < 8; ++row) EXPECT_GT(p.data<float>()[row * 3 + labels.data<int64_t>()[row]], 0.5F);
+}
+
+TEST(Session, EvaluationSeesTrainedWeights) {
+  Session session(mlp(), {});
+  Tensor x = ramp({4, 5}, 1);
+  auto predict = [&] {
+    auto& forward = session.forward({{"x", {4, 5}}}, Mode::infer);
+    forward.set_input("x", x);
+    forward.run();
+    return forward.output("p").data<float>()[0];
+  };
+  float before = predict();
+  EXPECT_EQ(predict(), before);
+  train_step(session.training({{"x", {4, 5}}}, sgd()), x, Tensor::of<int64_t>({4}, {0, 0, 0, 0}), 0.5);
+  EXPECT_GT(predict(), before);
+}
+
+TEST(Session, AccumulationOverRaggedWindowsEqualsTheLargeBatch) {
+  SessionOptions wide;
+  wide.double_precision = true;
+  Tensor x = ramp({7, 5}, 1).cast(DType::f64);
+  Tensor labels = Tensor::of<int64_t>({7}, {0, -100, 2, 0, 1, -100, 1});
+  TrainingOptions options = sgd();
+  options.optimiser.type = OptimiserType::adamw;
+  options.clip_norm = 0.05;
+  Session whole(mlp(), {}, wide);
+  Session parts(mlp(), {}, wide);
+  TrainingOptions accumulating = options;
+  accumulating.accumulate = true;
+  for (int step = 0; step < 3; ++step) {
+    train_step(whole.training({{"x", {7, 5}}}, options), x, labels, 0.01);
+    TrainingPrograms programs;
+    for (auto [begin, count] : {std::pair<int64_t, int64_t>{0, 3}, {3, 3}, {6, 1}}) {
+      programs = parts.training({{"x", {count, 5}}}, accumulating);
+      std::vector<double> rows(x.data<double>() + begin * 5, x.data<double>() + (begin + count) * 5);
+      std::vector<int64_t> part(labels.data<int64_t>() + begin, labels.data<int64_t>() + begin + count);
+      programs.step->set_input("x", Tensor::of<double>({count, 5}, rows));
+      programs.step->set_input("graft.labels", Tensor::of<int64_t>({count}, part));
+      programs.step->run();
+    }
+    programs.apply->set_input("graft.lr", Tensor::scalar<double>(0.01));
+    programs.apply->run();
+  }
+  for (const auto& name : whole.parameters()) {
+    Tensor a = whole.store().read(name);
+    Tensor b = parts.store().read(name);
+    for (int64_t i = 0; i < a.count(); ++i) EXPECT_NEAR(a.data<double>()[i], b.data<double>()[i], 1e-12) << name;
+  }
+}
+
+TEST(Session, VectorJacobianProductHasEveryInputAndParameter) {
+  Session session(mlp(), {});
+  auto& vjp = session.vjp({{"x", {2, 5}}}, Mode::infer);
+  vjp.set_input("x", ramp({2, 5}, 1));
+  vjp.set_input("cotangent:p", Tensor::of<float>({2, 3}, {1, 0, 0, 0, 0, 1}));
+  vjp.run();
+  for (const std::string name : {"x", "w1", "b1", "w2", "b2"}) {
+    Tensor gradient = vjp.output("grad:" + name);
+    double norm = 0;
+    for (float g : gradient.values<float>()) norm += std::fabs(g);
+    EXPECT_GT(norm, 0) << name;
+  }
+}
+
+TEST(Session, GlobsThatMatchNothingNameTheNearest) {
+  Session session(mlp(), {});
+  EXPECT_EQ(session.match({"w*"}, {"w1"}), std::vector<std::string>{"w2"});
+  try {
+    session.match({"wight2"}, {});
+    FAIL();
+  } catch (const UsageError& error) {
+    EXPECT_NE(std::string(error.what()).find("\"w2\""), std::string::npos);
+  }
+}
+
+TEST(Session, FreeDimensionsMustBeGiven) {
+  Session session(mlp(), {});
+  EXPECT_THROW(session.forward({}, Mode::infer), UsageError);
+  EXPECT_THROW(session.forward({{"x", {2, 6}}}, Mode::infer), DataError);
+}
+
+TEST(Session, SteadyStepsPrepareNothing) {
+  Session session(mlp(), {});
+  Tensor x = ramp({8, 5}, 1);
+  Tensor labels = Tensor::of<int64_t>({8}, {0, 1, 2, 0, 1, 2, 0, 1});
+  auto programs = session.training({{"x", {8, 5}}}, sgd());
+  train_step(programs, x, labels, 0.1);
+  Counters before = programs.step->counters();
+  train_step(programs, x, labels, 0.1);
+  EXPECT_EQ(programs.step->counters().kernels, before.kernels);
+  EXPECT_EQ(programs.step->counters().allocations, before.allocations);
+  EXPECT_EQ(session.training({{"x", {8, 5}}}, sgd()).step, programs.step);
+}
+
+TEST(Session, PrintsTheGraphAfterAPass) {
+  Session session(mlp(), {});
+  TrainingOptions options = sgd();
+  EXPECT_NE(session.text_after("specialise", {{"x", {2, 5}}}, nullptr).find("float[2,7]"), std::string::npos);
+  EXPECT_NE(session.text_after("differentiate", {{"x", {2, 5}}}, &options).find("backward of"), std::string::npos);
+  EXPECT_THROW(session.text_after("nothing", {}, nullptr), UsageError);
+}
+
+}  // namespace
+}  // namespace graft
