@@ -30,7 +30,7 @@ class LayoutChooser {
     }
     if (!missing.empty()) throw UnsupportedError("these nodes have no kernel:", missing);
     graph_.insert_before(nullptr);
-    for (Value*& output : graph_.outputs) output = as(output, Layout::plain(output->dims));
+    for (Value*& output : graph_.outputs) output = plain_output(output);
     for (auto& state : graph_.states) {
       if (state.out) state.out = as(state.out, state.in->layout);
     }
@@ -98,6 +98,16 @@ class LayoutChooser {
     reorder->stage = is_known_once(*value) || read_only_state ? Stage::prologue : Stage::step;
     copies_[value].push_back(copy);
     return copy;
+  }
+
+  // Outputs leave in plain layout, under their own name.
+  Value* plain_output(Value* output) {
+    Value* plain = as(output, Layout::plain(output->dims));
+    if (plain == output || output->role != Role::result) return plain;
+    std::string name = output->name;
+    graph_.rename(output, "");
+    graph_.rename(plain, name);
+    return plain;
   }
 
   bool is_written(const Value* state) const {
