@@ -62,7 +62,7 @@ class Classifier {
  private:
   void visit(const Node& node) {
     bool holds_weights = take_slots(node);
-    if (is_any(node, {"Add", "Sub", "Mul"})) take_operands(node);
+    if (is_arithmetic(node)) take_operands(node);
     if (is_any(node, {"Concat"}) && is_scaled_any(node)) {
       for (const Value* input : node.inputs) take_token(input);
     }
@@ -71,21 +71,23 @@ class Classifier {
     if (hands_on(node)) mark(scaled_, node);
   }
 
+  // Operands of these are weights in some places only.
+  static bool is_arithmetic(const Node& node) { return is_any(node, {"Add", "Sub", "Mul"}); }
+
   // Constants in the slots that Op names. A Gather reads weights only from a table of rows.
   bool take_slots(const Node& node) {
+    if (is_any(node, {"Gather"})) {
+      const Value* table = behind_views(node.input(0));
+      return table && table->dims.size() >= 2 && take(table, StateKind::parameter);
+    }
     const Op* op = find_op(node);
-    if (!op) return false;
+    if (!op || is_arithmetic(node)) return false;
     bool any = false;
-    bool gather = is_any(node, {"Gather"});
     for (int slot : op->parameter_slots) {
-      const Value* source = behind_views(node.input(static_cast<size_t>(slot)));
-      if (!is_float_constant(source) || (gather && source->dims.size() < 2)) continue;
-      add(source, StateKind::parameter);
-      any = true;
+      any |= take(behind_views(node.input(static_cast<size_t>(slot))), StateKind::parameter);
     }
     for (int slot : op->statistic_slots) {
-      const Value* source = behind_views(node.input(static_cast<size_t>(slot)));
-      if (is_float_constant(source)) add(source, StateKind::statistic);
+      take(behind_views(node.input(static_cast<size_t>(slot))), StateKind::statistic);
     }
     return any;
   }
@@ -185,6 +187,12 @@ class Classifier {
 
   static void mark(std::unordered_set<const Value*>& set, const Node& node) {
     if (!node.outputs.empty() && node.outputs[0]) set.insert(node.outputs[0]);
+  }
+
+  bool take(const Value* source, StateKind kind) {
+    if (!is_float_constant(source)) return false;
+    add(source, kind);
+    return true;
   }
 
   void add(const Value* constant, StateKind kind) {

@@ -46,10 +46,11 @@ class Fuser {
   void merge_equal() {
     merge_constants();
     std::unordered_map<std::string, Node*> seen;
-    std::unordered_map<const Node*, const Node*> stands_for;
+    std::unordered_map<const Node*, std::vector<Node*>> backward;
     for (Node* node : graph_.node_list()) {
-      auto other = stands_for.find(node->forward);
-      if (other != stands_for.end()) node->forward = other->second;
+      if (node->forward) backward[node->forward].push_back(node);
+    }
+    for (Node* node : graph_.node_list()) {
       auto key = key_of(*node);
       if (!key) continue;
       auto [found, fresh] = seen.emplace(*key, node);
@@ -57,7 +58,10 @@ class Fuser {
       for (size_t i = 0; i < node->outputs.size(); ++i) {
         if (node->outputs[i]) graph_.replace_uses(node->outputs[i], found->second->outputs[i]);
       }
-      stands_for[node] = found->second;
+      for (Node* grad : backward[node]) {
+        grad->forward = found->second;
+        backward[found->second].push_back(grad);
+      }
       graph_.erase(node);
     }
   }
