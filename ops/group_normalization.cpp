@@ -2,6 +2,7 @@
 // sample's group of channels. Samples lie one after the other, so that (n, c) is one long axis of channels.
 #include <cmath>
 
+#include "graph/schema.h"
 #include "ops/channel_view.h"
 #include "ops/gradient.h"
 
@@ -220,6 +221,13 @@ void infer_grad(Node& node) {
   }
 }
 
+// ONNX's schema of GroupNormalization leaves its shape open.
+void infer_forward(Node& node) {
+  schema::infer(node);
+  node.outputs[0]->ranked = node.inputs[0]->ranked;
+  node.outputs[0]->dims = node.inputs[0]->dims;
+}
+
 Vals differentiate_groups(Gradient& g) {
   Node& node = g.node();
   int64_t channels = g.x(0).dim(1);
@@ -251,16 +259,19 @@ KernelFunctions grad_kernel() {
 
 std::vector<Op> group_normalization_ops() {
   std::vector<KernelEntry> forward = {{DTypes::f32, forward_kernel<float>()}, {DTypes::f64, forward_kernel<double>()}};
-  return {
-      {.type = "GroupNormalization", .cpu = forward, .differentiate = differentiate_groups, .parameter_slots = {1, 2}},
-      {.type = "InstanceNormalization",
-       .cpu = forward,
-       .differentiate = differentiate_groups,
-       .parameter_slots = {1, 2}},
-      {.type = "GroupNormalizationGrad",
-       .domain = "graft",
-       .infer = infer_grad,
-       .cpu = {{DTypes::f32, grad_kernel<float>()}, {DTypes::f64, grad_kernel<double>()}}}};
+  return {{.type = "GroupNormalization",
+           .infer = infer_forward,
+           .cpu = forward,
+           .differentiate = differentiate_groups,
+           .parameter_slots = {1, 2}},
+          {.type = "InstanceNormalization",
+           .cpu = forward,
+           .differentiate = differentiate_groups,
+           .parameter_slots = {1, 2}},
+          {.type = "GroupNormalizationGrad",
+           .domain = "graft",
+           .infer = infer_grad,
+           .cpu = {{DTypes::f32, grad_kernel<float>()}, {DTypes::f64, grad_kernel<double>()}}}};
 }
 
 }  // namespace graft

@@ -20,9 +20,11 @@ TEST(InstanceNormalization, Shapes) {
   check_op("(float[2,3,7] x, float[3] s, float[3] b) => (y) { y = InstanceNormalization<epsilon = 0.1>(x, s, b) }");
 }
 
+// The oracle's function body cancels here: float32 is held against our float64.
 TEST(GroupNormalization, LargeMean) {
-  check_op("(float[2,4,6,6] x, float[4] s, float[4] b) => (y) { y = GroupNormalization<num_groups = 2>(x, s, b) }", {},
-           {.ranges = {{"x", {1000, 1001}}}, .gradient = false, .tolerance = 2e-3, .oracle = Oracle::onnxruntime});
+  check_op(
+      "(float[2,4,6,6] x, float[4] s, float[4] b) => (y) { y = GroupNormalization<num_groups = 2>(x, s, b) }", {},
+      {.ranges = {{"x", {1000, 1001}}}, .forward = false, .gradient_tolerance = 1e-5, .gradient_tolerance_f32 = 2e-3});
 }
 
 TEST(GroupNormalization, OtherLayouts) {
