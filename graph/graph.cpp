@@ -4,6 +4,8 @@
 #include <queue>
 #include <unordered_set>
 
+#include "graph/captures.h"
+
 namespace graft {
 
 bool Value::shaped() const {
@@ -143,6 +145,7 @@ Node* Graph::add_node(const std::string& domain, const std::string& type, std::v
     if (input) input->users.push_back(node.get());
   }
   Node* added = node.get();
+  has_bodies_ |= has_bodies(*added);
   auto at = insertion_ ? insertion_->position : nodes_.end();
   added->position = nodes_.insert(at, std::move(node));
   for (size_t i = 0; i < output_count; ++i) add_output(added);
@@ -193,6 +196,18 @@ void Graph::replace_uses(Value* old_value, Value* new_value) {
   for (auto& state : states) {
     if (state.out == old_value) state.out = new_value;
   }
+  if (!has_bodies_ || old_value->name.empty()) return;
+  for (const auto& node : nodes_) {
+    if (!captured_names(*node).count(old_value->name)) continue;
+    if (new_value->name.empty()) rename(new_value, free_name(old_value->name));
+    rename_captures(*node, {{old_value->name, new_value->name}});
+  }
+}
+
+std::string Graph::free_name(const std::string& wanted) const {
+  std::string name = wanted;
+  for (int i = 2; by_name_.count(name); ++i) name = cat(wanted, '#', i);
+  return name;
 }
 
 void Graph::erase(Node* node) {
@@ -233,6 +248,10 @@ void Graph::prune() {
     for (const Value* input : node->inputs) {
       if (input) pending.push_back(input);
     }
+    for (const Value* captured : captured_values(*node)) {
+      pending.push_back(captured);
+      wanted.insert(captured);
+    }
   }
   for (Node* node : order) {
     if (live.count(node)) continue;
@@ -249,8 +268,9 @@ void Graph::prune() {
   nodes_.remove_if([&](const std::unique_ptr<Node>& node) { return !live.count(node.get()); });
   std::unordered_set<const Value*> kept(inputs.begin(), inputs.end());
   kept.insert(wanted.begin(), wanted.end());
-  std::erase_if(states,
-                [](const State& state) { return state.in->users.empty() && (!state.out || state.out == state.in); });
+  std::erase_if(states, [&](const State& state) {
+    return state.in->users.empty() && !wanted.count(state.in) && (!state.out || state.out == state.in);
+  });
   for (const auto& state : states) kept.insert(state.in);
   std::erase_if(values_, [&](const std::unique_ptr<Value>& value) {
     bool stays = value->producer || !value->users.empty() || kept.count(value.get());
@@ -265,7 +285,9 @@ void Graph::sort() {
   std::unordered_map<const Node*, size_t> rank;
   for (const auto& node : nodes_) {
     rank[node.get()] = rank.size();
-    for (const Value* input : node->inputs) {
+    std::vector<Value*> operands = captured_values(*node);
+    operands.insert(operands.end(), node->inputs.begin(), node->inputs.end());
+    for (const Value* input : operands) {
       if (input && input->producer) {
         after[input->producer].push_back(node.get());
         ++waiting[node.get()];
@@ -371,7 +393,16 @@ std::vector<Value*> Graph::inline_body(const Graph& body, std::unordered_map<con
       mapping[value.get()] = copy_value(*value, value->is_constant() && !find(value->name));
     }
   }
-  for (const auto& node : body.nodes_) copy_node(*node, mapping, false, copied);
+  for (const auto& node : body.nodes_) {
+    copy_node(*node, mapping, false, copied);
+    std::map<std::string, std::string> names;  // bodies inside read the copies
+    for (const Value* read : captured_values(*node)) {
+      Value* copy = mapping.at(read);
+      if (copy->name.empty()) rename(copy, free_name(read->name));
+      if (copy->name != read->name) names[read->name] = copy->name;
+    }
+    if (!names.empty()) rename_captures(*copied.at(node.get()), names);
+  }
   std::vector<Value*> results;
   for (const Value* output : body.outputs) results.push_back(mapping.at(output));
   return results;

@@ -137,11 +137,12 @@ class Graph {
   Value* add_output(Node* node);               // one more result of `node`
   void drop_output(Node* node, size_t index);  // makes an unused result an absent one
   void set_input(Node* node, size_t index, Value* value);
-  void replace_uses(Value* old_value, Value* new_value);  // in nodes, outputs and states' out
+  void replace_uses(Value* old_value, Value* new_value);  // in nodes, their bodies, outputs and states' out
   void rename(Value* value, const std::string& name);     // "" takes the name away
   void erase(Node* node);                                 // its results must be unused
 
-  Value* find(std::string_view name) const;  // nullptr when there is none
+  Value* find(std::string_view name) const;                // nullptr when there is none
+  std::string free_name(const std::string& wanted) const;  // `wanted`, with a number where it is taken
   // Removes nodes whose results reach neither an output nor a state, then values that nothing uses.
   void prune();
   // Orders nodes so that operands come before users, and every reader of a state before its writer.
@@ -162,6 +163,7 @@ class Graph {
   std::list<std::unique_ptr<Node>> nodes_;
   std::vector<std::unique_ptr<Value>> values_;
   std::unordered_map<std::string, Value*> by_name_;
+  bool has_bodies_ = false;
   Node* insertion_ = nullptr;
   Provenance provenance_;
   int next_id_ = 0;

@@ -128,7 +128,7 @@ class Builder {
     if (!seen.insert(info.name()).second)
       throw ModelError(where, " has the input \"", shortened(info.name()), "\" twice");
     // Up to IR 3 every initializer is declared as an input too; later it gives an input's default. Both are weights.
-    if (initialised) return;
+    if (initialised && !scope.outer) return;
     scope.declare(info.name(), where);
     Value* value = scope.graph->add_input(info.name(), DType::undefined, {});
     value->ranked = false;
@@ -201,6 +201,7 @@ class Builder {
     }
     std::string prefix = scope.naming ? scope.naming->prefix : "";
     graph.set_provenance({prefix + (node.name().empty() && node.output_size() ? node.output(0) : node.name())});
+    check_bodies(node, attributes, where);
     Node* before = graph.nodes().empty() ? nullptr : graph.nodes().back().get();
     Node* added =
         graph.add_node(plain_domain(node.domain()), node.op_type(), std::move(operands), 0, std::move(attributes));
@@ -212,6 +213,25 @@ class Builder {
     infer_after(graph, before);
     for (size_t i = 0; i < names.size(); ++i) {
       if (!names[i].empty()) scope.values[node.output(static_cast<int>(i))] = graph.find(names[i]);
+    }
+  }
+
+  // Bodies take and give what their node's operands and results say.
+  static void check_bodies(const onnx::NodeProto& node, const Attributes& attributes, const std::string& where) {
+    int64_t operands = node.input_size(), results = node.output_size();
+    for (const auto& [name, attribute] : attributes) {
+      const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute);
+      if (!body) continue;
+      auto inputs = static_cast<int64_t>((*body)->inputs.size()),
+           outputs = static_cast<int64_t>((*body)->outputs.size());
+      int64_t wanted_inputs = inputs, wanted_outputs = outputs;
+      if (node.op_type() == "If") wanted_inputs = 0, wanted_outputs = results;
+      if (node.op_type() == "Loop") wanted_inputs = std::max<int64_t>(operands, 2), wanted_outputs = results + 1;
+      if (node.op_type() == "Scan") wanted_inputs = operands, wanted_outputs = results;
+      if (inputs != wanted_inputs || outputs < wanted_outputs) {
+        throw ModelError(where, " body '", name, "' has ", inputs, " inputs and ", outputs, " outputs: allowed are ",
+                         wanted_inputs, " and ", wanted_outputs);
+      }
     }
   }
 

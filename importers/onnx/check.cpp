@@ -34,20 +34,8 @@ bool is_utf8(const std::string& text) {
   return true;
 }
 
-// Escapes what a terminal or JSON cannot show.
-std::string printable(const std::string& text) {
-  constexpr char digits[] = "0123456789abcdef";
-  std::string out;
-  for (char c : text.substr(0, 60)) {
-    auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte < 0x7f) out += c;
-    else (((out += "\\x") += digits[byte >> 4]) += digits[byte & 15]);
-  }
-  return out;
-}
-
 void check_text(const std::string& text, const char* what) {
-  if (!is_utf8(text)) throw ModelError("[model] the ", what, " \"", printable(text), "\" is not UTF-8");
+  if (!is_utf8(text)) throw ModelError("[model] the ", what, " \"", shortened(text), "\" is not UTF-8");
 }
 
 struct Size {
@@ -214,11 +202,11 @@ class Checker {
                              ? nullptr
                              : onnx::OpSchemaRegistry::Schema(
                                    node.op_type(), static_cast<int>(std::min(import->second, newest)), domain);
+    if (import == opsets.end() && onnx::OpSchemaRegistry::Schema(node.op_type(), domain)) {
+      throw ModelError(where, " is of domain \"", domain, "\", which is not imported");
+    }
     if (!schema) {
-      std::string why = import != opsets.end()                                   ? cat("in version ", import->second)
-                        : onnx::OpSchemaRegistry::Schema(node.op_type(), domain) ? "as its domain is not imported"
-                                                                                 : "";
-      unknown_.push_back(cat(where, why.empty() ? "" : " ", why));
+      unknown_.push_back(import == opsets.end() ? where : cat(where, " in version ", import->second));
       return;
     }
     // GroupNormalization was deprecated when it came, and came back with the same signature: lifting knows the
@@ -276,10 +264,18 @@ void check_model(const onnx::ModelProto& model) { Checker(model).run(); }
 
 std::string shortened(const std::string& name) {
   constexpr size_t longest = 120;
-  if (name.size() <= longest) return name;
-  size_t end = longest;
-  while (end > 0 && static_cast<unsigned char>(name[end]) >> 6 == 2) --end;  // not inside a character
-  return name.substr(0, end) + "...";
+  constexpr char digits[] = "0123456789abcdef";
+  size_t end = std::min(name.size(), longest);
+  while (end > 0 && end < name.size() && static_cast<unsigned char>(name[end]) >> 6 == 2)
+    --end;  // not inside a character
+  bool readable = is_utf8(name);
+  std::string out;
+  for (size_t i = 0; i < end; ++i) {
+    auto byte = static_cast<unsigned char>(name[i]);
+    if (byte >= 0x20 && byte != 0x7f && (byte < 0x7f || readable)) out += name[i];
+    else (((out += "\\x") += digits[byte >> 4]) += digits[byte & 15]);
+  }
+  return end < name.size() ? out + "..." : out;
 }
 
 std::string label_of(const onnx::NodeProto& node) {

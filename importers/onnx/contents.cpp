@@ -31,12 +31,12 @@ Place place_of_value(onnx::AttributeProto& attribute) {
   return place;
 }
 
-Place place_of_tensor(onnx::TensorProto& tensor, const std::filesystem::path& model, const std::string& where) {
+Place place_of_tensor(onnx::TensorProto& tensor, ExternalData& external, const std::string& where) {
   Place place;
   place.tensor = &tensor;
   place.dtype = checked_dtype(tensor, where);
   place.dims = checked_dims(tensor, place.dtype, where);
-  Tensor bytes = is_external(tensor) ? read_external(tensor, model, where) : read_tensor(tensor, where);
+  Tensor bytes = is_external(tensor) ? external.read(tensor, where) : read_tensor(tensor, where);
   place.raw = tensor.has_raw_data() || is_external(tensor);
   if (is_external(tensor) || (place.dtype != DType::string && bytes.bytes() > large_bytes)) {
     place.stripped = true;
@@ -68,12 +68,13 @@ Tensor OnnxModel::Contents::tensor(const Place& place) const {
 
 void OnnxModel::Contents::collect() {
   Names reserved = main_names(proto.graph());
+  ExternalData external(path);
   for (const TensorSite& site : tensor_sites(proto)) {
     const google::protobuf::Message* key = site.value;
     if (site.tensor) key = site.tensor;
     if (place_of.count(key)) continue;
     std::string where = cat('[', site.what, " \"", shortened(site.name), "\"]");
-    Place place = site.tensor ? place_of_tensor(*site.tensor, path, where) : place_of_value(*site.value);
+    Place place = site.tensor ? place_of_tensor(*site.tensor, external, where) : place_of_value(*site.value);
     place.name = site.name;
     for (int i = 2; (!site.named && reserved.count(place.name)) || place_named.count(place.name); ++i)
       place.name = cat(site.name, '#', i);

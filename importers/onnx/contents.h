@@ -54,7 +54,7 @@ Opsets opsets_of(const google::protobuf::RepeatedPtrField<onnx::OperatorSetIdPro
 // `[Conv "features/0"]`
 std::string where_of(const onnx::NodeProto& node);
 std::string label_of(const onnx::NodeProto& node);
-// The beginning of a name, for messages and prefixes: hostile names reach a MiB.
+// The beginning of a name, for messages and prefixes: hostile names reach a MiB and hold control characters.
 std::string shortened(const std::string& name);
 
 inline constexpr int64_t oldest_ir = 3, newest_ir = 14, oldest_opset = 7;

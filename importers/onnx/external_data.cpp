@@ -10,6 +10,7 @@
 #include <charconv>
 #include <system_error>
 
+#include "importers/onnx/contents.h"
 #include "importers/onnx/tensors.h"
 
 namespace graft {
@@ -44,7 +45,7 @@ int64_t parse_size(const std::string& text, const char* key, const std::string& 
   int64_t value = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc{} || end != text.data() + text.size() || value < 0) {
-    throw ModelError(where, " external data ", key, " is \"", text.substr(0, 40),
+    throw ModelError(where, " external data ", key, " is \"", shortened(text),
                      "\": allowed is a number from 0 to 2^63-1");
   }
   return value;
@@ -71,7 +72,7 @@ Extent parse_extent(const onnx::TensorProto& proto, const std::string& where) {
 // The location as a path of plain names.
 fs::path checked_location(const std::string& location, const std::string& where) {
   auto refuse = [&](const char* why) -> ModelError {
-    return ModelError(where, " external data location \"", location.substr(0, 200), "\" ", why,
+    return ModelError(where, " external data location \"", shortened(location), "\" ", why,
                       ": allowed is a regular file inside the model's folder");
   };
   if (location.find('\0') != std::string::npos) throw refuse("has a zero byte");
@@ -143,25 +144,25 @@ Descriptor open_data(const fs::path& model, const std::string& location, const s
   if (file.valid()) return file;
   std::string why =
       error == ELOOP || error == EXDEV ? "is or passes a symbolic link" : std::generic_category().message(error);
-  throw ModelError(where, " external data \"", location.substr(0, 200), "\" cannot be read: ", why,
+  throw ModelError(where, " external data \"", shortened(location), "\" cannot be read: ", why,
                    ": allowed is a regular file inside the model's folder ", model.parent_path());
 }
 
 int64_t checked_size(const Descriptor& file, const Extent& extent, const std::string& where) {
   struct stat status {};
-  if (::fstat(file.get(), &status) != 0) throw DeviceError(where, " cannot stat \"", extent.location, '"');
+  if (::fstat(file.get(), &status) != 0) throw DeviceError(where, " cannot stat \"", shortened(extent.location), '"');
   const char* wrong = !S_ISREG(status.st_mode) ? "is no regular file"
                       : status.st_nlink > 1    ? "is a hard link"
                                                : nullptr;
   if (wrong)
-    throw ModelError(where, " external data \"", extent.location, "\" ", wrong,
+    throw ModelError(where, " external data \"", shortened(extent.location), "\" ", wrong,
                      ": allowed is a regular file with one name");
   return status.st_size;
 }
 
 }  // namespace
 
-Tensor read_external(const onnx::TensorProto& proto, const fs::path& model, const std::string& where) {
+Tensor ExternalData::read(const onnx::TensorProto& proto, const std::string& where) {
   DType dtype = checked_dtype(proto, where);
   Dims dims = checked_dims(proto, dtype, where);
   if (dtype == DType::string) throw ModelError(where, " is a string tensor in external data");
@@ -172,12 +173,18 @@ Tensor read_external(const onnx::TensorProto& proto, const fs::path& model, cons
     throw ModelError(where, " external data length is ", extent.length, ", its dims ", dims, " of ", dtype, " want ",
                      wanted);
   }
-  Descriptor file = open_data(model, extent.location, where);
+  std::string key = cat(extent.offset, ' ', dtype, dims, extent.location);
+  if (auto known = known_.find(key); known != known_.end()) return known->second;
+  Descriptor file = open_data(model_, extent.location, where);
   int64_t size = checked_size(file, extent, where);
   if (extent.offset > size || wanted > size - extent.offset) {
-    throw ModelError(where, " wants ", wanted, " bytes at offset ", extent.offset, " of \"", extent.location,
+    throw ModelError(where, " wants ", wanted, " bytes at offset ", extent.offset, " of \"", shortened(extent.location),
                      "\", which has ", size);
   }
+  int64_t& taken = taken_[extent.location];
+  taken = checked_add(taken, wanted);
+  if (taken > size)
+    throw ModelError(where, " overlaps other tensors in external data \"", shortened(extent.location), '"');
   Tensor out = Tensor::uninitialized(dtype, dims);
   int64_t done = 0;
   while (done < wanted) {
@@ -185,10 +192,12 @@ Tensor read_external(const onnx::TensorProto& proto, const fs::path& model, cons
                           extent.offset + done);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0)
-      throw DeviceError(where, " external data \"", extent.location, "\" ends at byte ", extent.offset + done);
+      throw DeviceError(where, " external data \"", shortened(extent.location), "\" ends at byte ",
+                        extent.offset + done);
     done += got;
   }
   check_bools(out, where);
+  known_[key] = out;
   return out;
 }
 

@@ -10,6 +10,8 @@
 #include <limits>
 #include <system_error>
 
+#include "graph/schema.h"
+
 namespace graft {
 namespace {
 
@@ -63,6 +65,8 @@ onnx::ModelProto parse_model(const std::filesystem::path& path) {
     throw ModelError(where, " is no ONNX model: it has no IR version, no opset and no graph");
   }
   if (!model.has_graph()) throw ModelError(where, " has no graph");
+  if (!model.opset_import_size())
+    throw ModelError(where, " imports no opset: allowed are ", oldest_opset, " to ", internal_opset);
   return model;
 }
 
