@@ -52,7 +52,7 @@ def run_onnxruntime(model, feeds):
     onnxruntime.set_default_logger_severity(4)
     for opset in model.opset_import:
         if opset.domain == "":
-            opset.version = RUNTIME_OPSET
+            opset.version = min(opset.version, RUNTIME_OPSET)
     return onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
 
 
