@@ -1,11 +1,18 @@
 // Softmax and LogSoftmax along one axis: tensors are seen as [outer][axis][inner].
 #include <cmath>
 
+#include "ops/cuda_kernel.h"
 #include "ops/gradient.h"
 #include "ops/vector_loops.h"
 #include "runtime/device/cpu/dnnl.h"
 
 namespace graft {
+
+CUDA_KERNEL(softmax);
+CUDA_KERNEL(log_softmax);
+CUDA_KERNEL(softmax_grad);
+CUDA_KERNEL(log_softmax_grad);
+
 namespace {
 
 struct Lines {
@@ -220,17 +227,22 @@ std::vector<KernelEntry> grad_kernels() {
 }  // namespace
 
 std::vector<Op> softmax_ops() {
-  return {{.type = "Softmax", .cpu = forward_kernels(), .differentiate = differentiate_softmax},
-          {.type = "LogSoftmax", .cpu = forward_kernels(), .differentiate = differentiate_softmax},
+  return {{.type = "Softmax", .cpu = forward_kernels(), .cuda = softmax_cuda(), .differentiate = differentiate_softmax},
+          {.type = "LogSoftmax",
+           .cpu = forward_kernels(),
+           .cuda = log_softmax_cuda(),
+           .differentiate = differentiate_softmax},
           {.type = "SoftmaxGrad",
            .domain = "graft",
            .infer = infer_grad,
            .cpu = grad_kernels(),
+           .cuda = softmax_grad_cuda(),
            .differentiate = differentiate_softmax_grad},
           {.type = "LogSoftmaxGrad",
            .domain = "graft",
            .infer = infer_grad,
            .cpu = grad_kernels(),
+           .cuda = log_softmax_grad_cuda(),
            .differentiate = differentiate_log_softmax_grad}};
 }
 

@@ -69,9 +69,9 @@ __global__ void softmax_forward(Rows rows, const T* x, T* y) {
 
 // Softmax:    dx = y * (dy - sum(y * dy))
 // LogSoftmax: dx = dy - exp(y) * sum(dy)
-// y, dy, dx: (outer, length, inner). dx may be y or dy.
+// dy, y, dx: (outer, length, inner). dx may be dy or y.
 template <class T, bool logarithm>
-__global__ void softmax_backward(Rows rows, const T* y, const T* dy, T* dx) {
+__global__ void softmax_backward(Rows rows, const T* dy, const T* y, T* dx) {
   for (int64_t row = blockIdx.x; row < rows.count(); row += gridDim.x) {
     int64_t begin = rows.begin(row);
     T sum = 0;
@@ -125,11 +125,11 @@ template <class T, bool logarithm>
 Kernel prepare_backward(const Node& node, const Binding& binding) {
   Rows rows = rows_of(node);
   if (rows.count() == 0 || rows.length == 0) return {};
-  const T* y = binding.in<T>(0);
-  const T* dy = binding.in<T>(1);
+  const T* dy = binding.in<T>(0);
+  const T* y = binding.in<T>(1);
   T* dx = binding.out<T>(0);
   return [=](Stream& stream) {
-    launch(stream, softmax_backward<T, logarithm>, grid_of(rows), block_of(rows), rows, y, dy, dx);
+    launch(stream, softmax_backward<T, logarithm>, grid_of(rows), block_of(rows), rows, dy, y, dx);
   };
 }
 

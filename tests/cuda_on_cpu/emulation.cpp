@@ -1,5 +1,6 @@
-// Threads of a block as fibres on one operating-system thread. A fibre runs until it waits or ends; when none can go
-// on, the barriers that are complete open, and where none is, the kernel is wrong.
+// Threads of a block as fibres on one operating-system thread. A fibre runs until it waits or ends. A warp's operation
+// is done when all lanes of its mask have come; when no warp can go on, the barrier of the block opens, and where not
+// all threads wait at it, the kernel is wrong.
 #include <cuda_runtime.h>
 #include <ucontext.h>
 
@@ -64,8 +65,8 @@ class Block {
 
  private:
   static void enter();
-  void run_ready();
-  bool open_warps();
+  void run_warps();
+  void run_ready(size_t first, size_t count);
   bool open_warp(size_t first, size_t count);
   bool open_block();
   [[noreturn]] void fail() const;
@@ -145,17 +146,28 @@ void Block::run(dim3 index) {
   }
   auto ended = [](const auto& fiber) { return fiber->state == State::ended; };
   while (true) {
-    run_ready();
+    run_warps();
     if (failure_) std::rethrow_exception(failure_);
     if (std::all_of(fibers_.begin(), fibers_.end(), ended)) return;
-    bool opened = open_warps();
-    if (!opened && !open_block()) fail();
+    if (!open_block()) fail();
   }
 }
 
-void Block::run_ready() {
-  for (size_t i = 0; i < fibers_.size(); ++i) {
-    running_ = order == Order::forward ? i : fibers_.size() - 1 - i;
+// Each warp in turn runs as far as it can, which shows what a missing barrier between warps allows.
+void Block::run_warps() {
+  size_t warps = (fibers_.size() + warpSize - 1) / warpSize;
+  for (size_t w = 0; w < warps; ++w) {
+    size_t first = (order == Order::forward ? w : warps - 1 - w) * warpSize;
+    size_t count = std::min<size_t>(warpSize, fibers_.size() - first);
+    do {
+      run_ready(first, count);
+    } while (!failure_ && open_warp(first, count));
+  }
+}
+
+void Block::run_ready(size_t first, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    running_ = first + (order == Order::forward ? i : count - 1 - i);
     if (current().state != State::ready) continue;
     threadIdx = current().thread;
     switch_fiber(main_, current(), false);
@@ -167,14 +179,6 @@ void Block::wait(State state, const Location& where) {
   fiber.state = state;
   fiber.where = where;
   switch_fiber(fiber, main_, false);
-}
-
-bool Block::open_warps() {
-  bool opened = false;
-  for (size_t first = 0; first < fibers_.size(); first += warpSize) {
-    opened |= open_warp(first, std::min<size_t>(warpSize, fibers_.size() - first));
-  }
-  return opened;
 }
 
 // Opens the operations of one warp for which all lanes of the mask have come to the same place.
