@@ -49,7 +49,8 @@ LONG_FILES = {
 LINES = 500
 
 # Stems whose tests are in the file of another one.
-TESTED_IN = {"adam": "optimiser", "channel_sum": "conv", "gemm": "matmul", "sgd": "optimiser"}
+TESTED_IN = {"adam": "optimiser", "cast": "shape_change", "channel_sum": "conv", "expand": "shape_change",
+             "gemm": "matmul", "logical": "binary", "reshape": "shape_change", "sgd": "optimiser", "where": "binary"}
 
 
 @functools.cache
