@@ -15,7 +15,8 @@ int64_t aligned(int64_t bytes) { return (checked_add(bytes, alignment - 1)) / al
 
 int64_t bytes_of(const Value& value) {
   if (value.opaque) return aligned(value.opaque_bytes);
-  return aligned(checked_mul(value.layout.storage_count(), static_cast<int64_t>(std::max<size_t>(size_of(value.dtype), 1))));
+  return aligned(
+      checked_mul(value.layout.storage_count(), static_cast<int64_t>(std::max<size_t>(size_of(value.dtype), 1))));
 }
 
 // A stretch of bytes in the step's arena: [first, last] are positions in the order of nodes.
@@ -58,7 +59,9 @@ class Planner {
       Space space = value->is_constant() ? Space::constant : value->is_state() ? Space::state : Space::input;
       plan_.places[value.get()] = {space, value.get(), 0};
       root_[value.get()] = value.get();
-      (space == Space::constant ? plan_.constant_bytes : space == Space::state ? plan_.state_bytes : plan_.input_bytes) += bytes_of(*value);
+      (space == Space::constant ? plan_.constant_bytes
+       : space == Space::state  ? plan_.state_bytes
+                                : plan_.input_bytes) += bytes_of(*value);
     }
   }
 
@@ -92,14 +95,16 @@ class Planner {
       for (auto [out, in] : pairs) {
         const Value* result = node.output(static_cast<size_t>(out));
         const Value* operand = node.input(static_cast<size_t>(in));
-        if (result && operand && !done.count(static_cast<size_t>(out)) && take(*result, *operand)) done.insert(static_cast<size_t>(out));
+        if (result && operand && !done.count(static_cast<size_t>(out)) && take(*result, *operand))
+          done.insert(static_cast<size_t>(out));
       }
     };
     each(settlement.views, [&](const Value& result, const Value& operand) {
       alias(&result, root_of(&operand));
       return true;
     });
-    each(settlement.in_place, [&](const Value& result, const Value& operand) { return take_over(node, result, operand); });
+    each(settlement.in_place,
+         [&](const Value& result, const Value& operand) { return take_over(node, result, operand); });
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       if (!node.outputs[i] || done.count(i)) continue;
       root_[node.outputs[i]] = node.outputs[i];
@@ -151,7 +156,8 @@ class Planner {
   void assign_offsets() {
     std::vector<size_t> order(blocks_.size());
     for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return blocks_[a].bytes > blocks_[b].bytes; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return blocks_[a].bytes > blocks_[b].bytes; });
     std::vector<const Block*> placed;  // by offset
     for (size_t i : order) {
       Block& block = blocks_[i];

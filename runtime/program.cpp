@@ -19,8 +19,8 @@ void Program::bind_states() {
   for (const auto& state : graph_->states) {
     const auto& entry = store_.entry(state.in->name);
     if (entry.dtype != state.in->dtype || entry.dims != state.in->dims) {
-      throw UsageError("state \"", state.in->name, "\" is ", entry.dtype, entry.dims, " in the store and ", state.in->dtype,
-                       state.in->dims, " in the graph");
+      throw UsageError("state \"", state.in->name, "\" is ", entry.dtype, entry.dims, " in the store and ",
+                       state.in->dtype, state.in->dims, " in the graph");
     }
     store_.convert(state.in->name, state.in->layout);
     writes_states_ = writes_states_ || state.out;
@@ -41,7 +41,8 @@ void Program::settle() {
     Settlement& settlement = settlements_[node.get()] = functions->settle(*node, forward);
     for (size_t i = 0; i < node->outputs.size(); ++i) {
       Value* output = node->outputs[i];
-      if (output && output->opaque) output->opaque_bytes = i < settlement.opaque_bytes.size() ? settlement.opaque_bytes[i] : 0;
+      if (output && output->opaque)
+        output->opaque_bytes = i < settlement.opaque_bytes.size() ? settlement.opaque_bytes[i] : 0;
     }
   }
 }
@@ -70,7 +71,8 @@ void Program::prepare() {
   // Prologue nodes run once: they share the largest scratch that one of them wants.
   int64_t prologue_scratch = 0;
   for (const auto& node : graph_->nodes()) {
-    if (node->stage == Stage::prologue) prologue_scratch = std::max(prologue_scratch, settlements_.at(node.get()).scratch_bytes);
+    if (node->stage == Stage::prologue)
+      prologue_scratch = std::max(prologue_scratch, settlements_.at(node.get()).scratch_bytes);
   }
   prologue_scratch_ = allocate_bytes(prologue_scratch, false);
   for (const auto& node : graph_->nodes()) {
@@ -78,7 +80,8 @@ void Program::prepare() {
     for (const Value* input : node->inputs) binding.inputs.push_back(address(input));
     for (const Value* output : node->outputs) binding.outputs.push_back(address(output));
     auto scratch = plan_.scratch.find(node.get());
-    binding.scratch = scratch != plan_.scratch.end() ? arena_.get() + scratch->second : static_cast<void*>(prologue_scratch_.get());
+    binding.scratch =
+        scratch != plan_.scratch.end() ? arena_.get() + scratch->second : static_cast<void*>(prologue_scratch_.get());
     binding.settlement = &settlements_.at(node.get());
     Kernel kernel = find_kernel(*node)->prepare(*node, binding);
     if (!kernel) continue;
@@ -88,7 +91,8 @@ void Program::prepare() {
     (step ? segment.step : segment.prologue).push_back({node.get(), std::move(kernel)});
   }
   for (auto [out, in] : plan_.state_copies) {
-    state_copies_.push_back({address(out), address(in), static_cast<size_t>(in->layout.storage_count()) * size_of(in->dtype)});
+    state_copies_.push_back(
+        {address(out), address(in), static_cast<size_t>(in->layout.storage_count()) * size_of(in->dtype)});
   }
   segments_.push_back(std::move(segment));
 }
@@ -123,7 +127,8 @@ void Program::run_steps(Segment& segment, const std::vector<Step>& steps) {
 
 void Program::run() {
   if (stale()) {
-    throw UsageError("this program was compiled before a parameter moved to another layout: ask the session for it again");
+    throw UsageError(
+        "this program was compiled before a parameter moved to another layout: ask the session for it again");
   }
   int64_t allocated = allocation_count();
   bool changed = seen_values_ != store_.value_generation();

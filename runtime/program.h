@@ -17,7 +17,7 @@ struct MemoryPlan {
     int64_t offset = 0;           // of arena, prologue
   };
   std::unordered_map<const Value*, Place> places;
-  std::unordered_map<const Node*, int64_t> scratch;   // arena offset
+  std::unordered_map<const Node*, int64_t> scratch;     // arena offset
   std::vector<std::pair<Value*, Value*>> state_copies;  // {out, in} that could not share bytes: copied after the step
   int64_t arena_bytes = 0;
   int64_t prologue_bytes = 0;

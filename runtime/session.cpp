@@ -27,11 +27,12 @@ std::string key_of(const TrainingOptions& o) {
   const OptimiserOptions& rule = o.optimiser;
   std::ostringstream out;
   out.precision(17);
-  out << o.output << '|' << o.batchnorm_live << o.accumulate << '|' << o.clip_norm << '|' << static_cast<int>(loss.type) << '|' << loss.axis
-      << '|' << loss.label_smoothing << '|' << loss.ignore_index << '|' << loss.label_probabilities << '|' << loss.huber_delta;
+  out << o.output << '|' << o.batchnorm_live << o.accumulate << '|' << o.clip_norm << '|' << static_cast<int>(loss.type)
+      << '|' << loss.axis << '|' << loss.label_smoothing << '|' << loss.ignore_index << '|' << loss.label_probabilities
+      << '|' << loss.huber_delta;
   for (double weight : loss.class_weights) out << ',' << weight;
-  out << '|' << static_cast<int>(rule.type) << '|' << rule.momentum << '|' << rule.dampening << '|' << rule.nesterov << '|' << rule.beta1
-      << '|' << rule.beta2 << '|' << rule.eps << '|' << rule.weight_decay;
+  out << '|' << static_cast<int>(rule.type) << '|' << rule.momentum << '|' << rule.dampening << '|' << rule.nesterov
+      << '|' << rule.beta1 << '|' << rule.beta2 << '|' << rule.eps << '|' << rule.weight_decay;
   std::string key = out.str();
   for (const auto& name : o.trainable) key += '|' + name;
   return key;
@@ -82,11 +83,13 @@ std::vector<std::string> Session::parameters() const {
   return names;
 }
 
-std::vector<std::string> Session::match(const std::vector<std::string>& train, const std::vector<std::string>& freeze) const {
+std::vector<std::string> Session::match(const std::vector<std::string>& train,
+                                        const std::vector<std::string>& freeze) const {
   std::vector<std::string> names = parameters();
   auto matching = [&](const std::string& glob) {
     std::vector<std::string> found;
-    std::copy_if(names.begin(), names.end(), std::back_inserter(found), [&](const std::string& name) { return fnmatch(glob.c_str(), name.c_str(), 0) == 0; });
+    std::copy_if(names.begin(), names.end(), std::back_inserter(found),
+                 [&](const std::string& name) { return fnmatch(glob.c_str(), name.c_str(), 0) == 0; });
     if (!found.empty()) return found;
     std::string near;
     for (const auto& name : nearest_names(glob, names)) near += (near.empty() ? "\"" : ", \"") + name + '"';
@@ -104,7 +107,8 @@ std::vector<std::string> Session::match(const std::vector<std::string>& train, c
   return names;
 }
 
-std::unique_ptr<Graph> Session::specialised(const std::map<std::string, Dims>& dims, Mode mode, const std::set<std::string>& live, const Watch& watch) {
+std::unique_ptr<Graph> Session::specialised(const std::map<std::string, Dims>& dims, Mode mode,
+                                            const std::set<std::string>& live, const Watch& watch) {
   std::unique_ptr<Graph> graph = graph_->clone();
   if (watch) watch("classify", *graph);
   set_mode(*graph, mode == Mode::train, live);
@@ -127,7 +131,8 @@ Program* Session::cached(const std::string& key) {
   return found == programs_.end() ? nullptr : found->second.get();
 }
 
-Program& Session::compile(const std::string& key, std::unique_ptr<Graph> graph, const std::set<std::string>& free_states, const Watch& watch) {
+Program& Session::compile(const std::string& key, std::unique_ptr<Graph> graph,
+                          const std::set<std::string>& free_states, const Watch& watch) {
   graph->prune();
   fuse(*graph, options_.disabled);
   graph->sort();
@@ -183,7 +188,9 @@ Program& Session::vjp(const std::map<std::string, Dims>& dims, Mode mode) {
   for (const auto& state : graph_->states) {
     if (!is_trainable(state)) continue;
     Value* value = graph->find(state.in->name);
-    wanted.push_back(value && value->is_state() ? value : graph->add_state(state.in->name, state.in->kind, state.in->dtype, state.in->dims));
+    wanted.push_back(value && value->is_state()
+                         ? value
+                         : graph->add_state(state.in->name, state.in->kind, state.in->dtype, state.in->dims));
   }
   std::vector<Value*> gradients = differentiate(*graph, targets, seeds, wanted);
   for (size_t i = 0; i < wanted.size(); ++i) {
@@ -256,8 +263,10 @@ TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, cons
   return programs;
 }
 
-std::string Session::text_after(const std::string& pass, const std::map<std::string, Dims>& dims, const TrainingOptions* options) {
-  const std::vector<std::string> passes = {"lift", "classify", "specialise", "decompose", "recognise", "differentiate", "fuse", "lay_out"};
+std::string Session::text_after(const std::string& pass, const std::map<std::string, Dims>& dims,
+                                const TrainingOptions* options) {
+  const std::vector<std::string> passes = {"lift",      "classify",      "specialise", "decompose",
+                                           "recognise", "differentiate", "fuse",       "lay_out"};
   if (std::find(passes.begin(), passes.end(), pass) == passes.end()) {
     std::string allowed;
     for (const auto& name : passes) allowed += (allowed.empty() ? "" : ", ") + name;

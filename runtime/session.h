@@ -20,7 +20,7 @@ struct SessionOptions {
 };
 
 struct TrainingOptions {
-  std::string output;                 // the value to train on; "": the first graph output, or its logits
+  std::string output;  // the value to train on; "": the first graph output, or its logits
   LossOptions loss;
   OptimiserOptions optimiser;
   std::vector<std::string> trainable;  // parameter names, see Session::match
@@ -63,14 +63,18 @@ class Session {
 
   // The graph after a pass, for `inspect --after`: "lift", "classify", "specialise", "decompose", "recognise",
   // "differentiate", "fuse", "lay_out". A cross-entropy training graph when `training` is given.
-  std::string text_after(const std::string& pass, const std::map<std::string, Dims>& dims, const TrainingOptions* training);
+  std::string text_after(const std::string& pass, const std::map<std::string, Dims>& dims,
+                         const TrainingOptions* training);
 
  private:
   using Watch = std::function<void(const std::string& pass, const Graph& graph)>;
-  std::unique_ptr<Graph> specialised(const std::map<std::string, Dims>& dims, Mode mode, const std::set<std::string>& live, const Watch& watch);
-  std::unique_ptr<Graph> training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options, std::unique_ptr<Graph>* apply, const Watch& watch);
+  std::unique_ptr<Graph> specialised(const std::map<std::string, Dims>& dims, Mode mode,
+                                     const std::set<std::string>& live, const Watch& watch);
+  std::unique_ptr<Graph> training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options,
+                                        std::unique_ptr<Graph>* apply, const Watch& watch);
   // `free_states`: read-only here, written by another Program: this graph may choose their layouts.
-  Program& compile(const std::string& key, std::unique_ptr<Graph> graph, const std::set<std::string>& free_states, const Watch& watch);
+  Program& compile(const std::string& key, std::unique_ptr<Graph> graph, const std::set<std::string>& free_states,
+                   const Watch& watch);
   std::set<std::string> all_parameters() const;
   Program* cached(const std::string& key);
 

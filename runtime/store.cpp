@@ -29,7 +29,9 @@ const ParameterStore::Entry& ParameterStore::entry(const std::string& name) cons
   throw UsageError("no state \"", name, "\"; nearest: ", near);
 }
 
-ParameterStore::Entry& ParameterStore::mutable_entry(const std::string& name) { return const_cast<Entry&>(entry(name)); }
+ParameterStore::Entry& ParameterStore::mutable_entry(const std::string& name) {
+  return const_cast<Entry&>(entry(name));
+}
 
 Tensor ParameterStore::read(const std::string& name) const {
   const Entry& from = entry(name);

@@ -24,7 +24,8 @@ class Differentiator {
 
   void seed(Value* target, Value* gradient) {
     if (gradient->dims != target->dims || gradient->dtype != target->dtype) {
-      throw UsageError("the seed of \"", target->name, "\" must be ", target->dtype, target->dims, ", got ", gradient->dtype, gradient->dims);
+      throw UsageError("the seed of \"", target->name, "\" must be ", target->dtype, target->dims, ", got ",
+                       gradient->dtype, gradient->dims);
     }
     add(target, Val(graph_, gradient));
   }
@@ -55,7 +56,8 @@ class Differentiator {
     std::string missing;
     size_t count = 0;
     for (auto node = order.rbegin(); node != order.rend(); ++node) {
-      bool on_the_way = passes_gradient(**node) && std::any_of((*node)->outputs.begin(), (*node)->outputs.end(), [&](const Value* v) { return v && reached.count(v); });
+      bool on_the_way = passes_gradient(**node) && std::any_of((*node)->outputs.begin(), (*node)->outputs.end(),
+                                                               [&](const Value* v) { return v && reached.count(v); });
       if (!on_the_way) continue;
       const Op* op = find_op(**node);
       if (!op || op->gradient == GradientStatus::unsupported) {
@@ -65,7 +67,10 @@ class Differentiator {
         if (input && carries_.count(input)) reached.insert(input);
       }
     }
-    if (count) throw UnsupportedError(count, " node(s) on the way from the loss to what is trained have no gradient: freeze what lies before them", missing);
+    if (count)
+      throw UnsupportedError(
+          count, " node(s) on the way from the loss to what is trained have no gradient: freeze what lies before them",
+          missing);
   }
 
   void visit(Node& node) {
@@ -89,7 +94,8 @@ class Differentiator {
       Value* input = node.inputs[i];
       Val result = op->broadcasts ? unbroadcast(results[i], input->dims) : results[i];
       if (result.dims() != input->dims || result.dtype() != input->dtype) {
-        throw ModelError(node.where(), " the gradient of input ", i, " is ", result.dtype(), result.dims(), ", the input ", input->dtype, input->dims);
+        throw ModelError(node.where(), " the gradient of input ", i, " is ", result.dtype(), result.dims(),
+                         ", the input ", input->dtype, input->dims);
       }
       add(input, result);
     }
@@ -114,7 +120,8 @@ class Differentiator {
 
 std::vector<Value*> differentiate(Graph& graph, const std::vector<Value*>& targets, const std::vector<Value*>& seeds,
                                   const std::vector<Value*>& wanted) {
-  if (targets.size() != seeds.size()) throw UsageError("differentiate wants one seed for each target, got ", seeds.size(), " for ", targets.size());
+  if (targets.size() != seeds.size())
+    throw UsageError("differentiate wants one seed for each target, got ", seeds.size(), " for ", targets.size());
   Provenance before = graph.provenance();
   graph.insert_before(nullptr);
   Differentiator engine(graph, wanted);

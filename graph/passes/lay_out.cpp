@@ -37,9 +37,7 @@ class LayoutChooser {
   }
 
  private:
-  static double traffic(const Value& value) {
-    return 2.0 * static_cast<double>(byte_count(value.dtype, value.dims));
-  }
+  static double traffic(const Value& value) { return 2.0 * static_cast<double>(byte_count(value.dtype, value.dims)); }
   static bool is_known_once(const Value& value) {
     return value.is_constant() || (value.producer && value.producer->stage == Stage::prologue);
   }
@@ -50,7 +48,9 @@ class LayoutChooser {
       Value* value = node.inputs[i];
       if (!value || value->opaque || candidate.inputs[i] == value->layout || free_states_.count(value)) continue;
       auto copies = copies_.find(value);
-      bool exists = copies != copies_.end() && std::any_of(copies->second.begin(), copies->second.end(), [&](const Value* v) { return v->layout == candidate.inputs[i]; });
+      bool exists =
+          copies != copies_.end() && std::any_of(copies->second.begin(), copies->second.end(),
+                                                 [&](const Value* v) { return v->layout == candidate.inputs[i]; });
       if (!exists && !is_known_once(*value)) total += traffic(*value);
     }
     return total;

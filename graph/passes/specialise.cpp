@@ -46,7 +46,8 @@ class Specialiser {
 
   static void bind(Value& input, const Dims& dims) {
     bool fits = !input.ranked || input.dims.size() == dims.size();
-    for (size_t d = 0; fits && input.ranked && d < dims.size(); ++d) fits = input.dims[d] < 0 || input.dims[d] == dims[d];
+    for (size_t d = 0; fits && input.ranked && d < dims.size(); ++d)
+      fits = input.dims[d] < 0 || input.dims[d] == dims[d];
     if (!fits) throw DataError("input \"", input.name, "\" of shape ", describe(input), " cannot take ", dims);
     element_count(dims);
     input.dims = dims;
@@ -54,12 +55,14 @@ class Specialiser {
   }
 
   void visit(Node* node) {
-    bool shaped_inputs = std::all_of(node->inputs.begin(), node->inputs.end(), [](const Value* v) { return !v || v->shaped(); });
+    bool shaped_inputs =
+        std::all_of(node->inputs.begin(), node->inputs.end(), [](const Value* v) { return !v || v->shaped(); });
     if (!shaped_inputs) return;  // behind a node whose shape depends on data: that one is reported
     if (node->domain.empty() && node->type == "If") return inline_if(node);
     graft::infer(*node);
     if (fold_shape(node)) return;
-    bool shaped = std::all_of(node->outputs.begin(), node->outputs.end(), [](const Value* v) { return !v || v->shaped(); });
+    bool shaped =
+        std::all_of(node->outputs.begin(), node->outputs.end(), [](const Value* v) { return !v || v->shaped(); });
     if (!shaped) {
       data_dependent_ += "\n  " + node->where();
       return;
@@ -100,8 +103,10 @@ class Specialiser {
       if (output && output->opaque) return;
       if (output) bytes = checked_add(bytes, byte_count(output->dtype, output->dims));
     }
-    bool constant = std::all_of(node->inputs.begin(), node->inputs.end(), [](const Value* v) { return !v || (v->is_constant() && v->data.defined()); });
-    bool random = node->type.starts_with("Random") || node->type == "Bernoulli" || node->type == "Multinomial" || node->type == "Dropout";
+    bool constant = std::all_of(node->inputs.begin(), node->inputs.end(),
+                                [](const Value* v) { return !v || (v->is_constant() && v->data.defined()); });
+    bool random = node->type.starts_with("Random") || node->type == "Bernoulli" || node->type == "Multinomial" ||
+                  node->type == "Dropout";
     if (!constant || random || bytes > fold_limit_bytes || !find_kernel(*node)) return;
     std::vector<Tensor> operands;
     for (const Value* input : node->inputs) operands.push_back(input ? input->data : Tensor{});
@@ -114,7 +119,9 @@ class Specialiser {
   void inline_if(Node* node) {
     const Value* condition = node->inputs.at(0);
     if (!condition->is_constant()) {
-      throw UnsupportedError(node->where(), " has a condition that depends on the data: only conditions on shapes and constants are supported");
+      throw UnsupportedError(
+          node->where(),
+          " has a condition that depends on the data: only conditions on shapes and constants are supported");
     }
     bool taken = condition->data.cast(DType::boolean).data<bool>()[0];
     auto found = node->attributes.find(taken ? "then_branch" : "else_branch");
@@ -124,7 +131,8 @@ class Specialiser {
     graph_.set_provenance(node->provenance);
     size_t before = graph_.nodes().size();
     std::vector<Value*> results = graph_.inline_body(**body, {});
-    if (results.size() != node->outputs.size()) throw ModelError(node->where(), " has ", node->outputs.size(), " results, its branch ", results.size());
+    if (results.size() != node->outputs.size())
+      throw ModelError(node->where(), " has ", node->outputs.size(), " results, its branch ", results.size());
     std::vector<Node*> added;
     for (auto at = node->position; added.size() < graph_.nodes().size() - before;) added.push_back((--at)->get());
     for (size_t i = 0; i < results.size(); ++i) {

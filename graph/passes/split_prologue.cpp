@@ -19,7 +19,8 @@ void split_prologue(Graph& graph) {
   std::unordered_set<const Value*> kept;
   for (const auto& state : graph.states) kept.insert(state.out);
   for (const auto& node : graph.nodes()) {
-    bool writes_state = std::any_of(node->outputs.begin(), node->outputs.end(), [&](const Value* v) { return v && kept.count(v); });
+    bool writes_state =
+        std::any_of(node->outputs.begin(), node->outputs.end(), [&](const Value* v) { return v && kept.count(v); });
     bool all_known = std::all_of(node->inputs.begin(), node->inputs.end(), known);
     node->stage = all_known && !writes_state ? Stage::prologue : Stage::step;
   }

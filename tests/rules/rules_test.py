@@ -19,7 +19,7 @@ LAYERS = [
     ("ops/op.h", r"ops/(op|build|gradient|op_list|cuda_kernel)\.\w+"),
     ("devices", r"runtime/device/.*"),
     ("ops", r"ops/.*"),
-    ("session facade", r"runtime/session\.\w+"),
+    ("session facade", r"runtime/model_session\.\w+"),
     ("runtime", r"runtime/.*"),
     ("importers", r"importers/.*"),
     ("cli", r"cli/.*"),

@@ -13,7 +13,8 @@ struct Chain {
   Settlements settlements;
   Value* x = graph.add_input("x", DType::f32, {256});
 
-  Node* node(std::vector<Value*> inputs, std::vector<std::pair<int, int>> in_place = {}, std::vector<std::pair<int, int>> views = {}) {
+  Node* node(std::vector<Value*> inputs, std::vector<std::pair<int, int>> in_place = {},
+             std::vector<std::pair<int, int>> views = {}) {
     Node* added = graph.add_node("", "Abs", std::move(inputs), 1);
     added->outputs[0]->dtype = DType::f32;
     added->outputs[0]->dims = {256};

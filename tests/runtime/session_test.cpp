@@ -9,7 +9,8 @@ namespace {
 
 Tensor ramp(const Dims& dims, double scale) {
   Tensor t = Tensor::uninitialized(DType::f32, dims);
-  for (int64_t i = 0; i < t.count(); ++i) t.data<float>()[i] = static_cast<float>(scale * std::sin(1.7 * static_cast<double>(i) + 0.3));
+  for (int64_t i = 0; i < t.count(); ++i)
+    t.data<float>()[i] = static_cast<float>(scale * std::sin(1.7 * static_cast<double>(i) + 0.3));
   return t;
 }
 
