@@ -102,7 +102,7 @@ class Exporter {
       entry->set_key(key);
       entry->set_value(value);
     };
-    set("graft.version", "0.1.0");
+    set("graft.version", GRAFT_VERSION);
     for (const auto& [key, value] : metadata) set(key.starts_with("graft.") ? key : "graft." + key, value);
     proto_.set_model_version(proto_.model_version() + 1);
   }

@@ -1,0 +1,126 @@
+#include "cli/command.h"
+
+#include <spdlog/pattern_formatter.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+
+#include "runtime/device/device.h"
+
+namespace graft {
+namespace {
+
+// The severity where it is one to look at, and the message without control characters.
+class MessageFormatter : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
+    auto append = [&](std::string_view text) { out.append(text.data(), text.data() + text.size()); };
+    if (message.level >= spdlog::level::err) append("error: ");
+    else if (message.level == spdlog::level::warn) append("warning: ");
+    constexpr size_t longest = 20000;
+    std::string_view text(message.payload.data(), message.payload.size());
+    for (char c : text.substr(0, longest)) {
+      auto code = static_cast<unsigned char>(c);
+      bool control = (code < 0x20 && c != '\n' && c != '\t') || code == 0x7f;
+      if (control) append(fmt::format("\\x{:02x}", code));
+      else out.push_back(c);
+    }
+    if (text.size() > longest) append("...");
+  }
+  std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<MessageFormatter>(); }
+};
+
+}  // namespace
+
+void add_model(CLI::App& verb, std::string& path) {
+  verb.add_option("MODEL", path, "The .onnx file")->required()->option_text(" ");
+}
+
+void add_json(CLI::App& verb, bool& json) { verb.add_flag("--json", json, "Print the result as JSON on stdout"); }
+
+void add_threads(CLI::App& verb) {
+  constexpr int most = 4096;
+  verb.add_option_function<int>("--threads", set_thread_count, "Threads of a kernel; all cores unless given")
+      ->check(CLI::Range(1, most))
+      ->option_text("N");
+}
+
+CLI::Option* add_list(CLI::App& verb, const std::string& flag, std::vector<std::string>& values,
+                      const std::string& description) {
+  return verb.add_option(flag, values, description)
+      ->type_size(1)
+      ->expected(1, CLI::detail::expected_max_vector_size)
+      ->allow_extra_args(false);
+}
+
+void add_dims(CLI::App& verb, std::vector<std::string>& texts) {
+  add_list(verb, "--dim", texts, "Size of a free dimension: its name in the model, or INPUT.AXIS where it has none")
+      ->option_text("NAME=N ...");
+}
+
+std::string nearest_text(const std::string& wanted, const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : nearest_names(wanted, names)) text += (text.empty() ? "\"" : ", \"") + name + '"';
+  return text;
+}
+
+void require_choice(const std::string& flag, const std::string& value, const std::vector<std::string>& allowed) {
+  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
+  throw UsageError(flag, " cannot be \"", value, "\"; nearest: ", nearest_text(value, allowed));
+}
+
+std::map<std::string, int64_t> parse_dims(const std::vector<std::string>& texts) {
+  std::map<std::string, int64_t> dims;
+  for (const auto& text : texts) {
+    size_t equals = text.rfind('=');
+    int64_t size = -1;
+    if (equals != std::string::npos && equals > 0) {
+      const char* end = text.data() + text.size();
+      auto [stop, error] = std::from_chars(text.data() + equals + 1, end, size);
+      if (error != std::errc() || stop != end) size = -1;
+    }
+    if (size < 0) throw UsageError("--dim wants NAME=N with N of 0 or more, got \"", text, "\"");
+    std::string name = text.substr(0, equals);
+    if (!dims.emplace(name, size).second) throw UsageError("--dim gives \"", name, "\" twice");
+  }
+  return dims;
+}
+
+void print_result(std::string_view text) {
+  while (!text.empty()) {
+    ssize_t written = ::write(STDOUT_FILENO, text.data(), text.size());
+    if (written > 0) text.remove_prefix(static_cast<size_t>(written));
+    else if (errno == EPIPE) return;
+    else if (errno != EINTR) throw DeviceError("stdout cannot be written: ", std::strerror(errno));
+  }
+}
+
+void print_json(const Json& result) {
+  // Names in a model need not be UTF-8.
+  print_result(result.dump(2, ' ', false, Json::error_handler_t::replace) + '\n');
+}
+
+void start_log() {
+  auto formatter = std::make_unique<spdlog::pattern_formatter>();
+  formatter->add_flag<MessageFormatter>('*').set_pattern("graft: %*");
+  auto logger = std::make_shared<spdlog::logger>("graft", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  logger->set_formatter(std::move(formatter));
+  spdlog::set_default_logger(std::move(logger));
+}
+
+int report(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error)) return report(DeviceError("there is not enough memory"));
+  spdlog::error(error.what());
+  if (dynamic_cast<const UsageError*>(&error)) return 2;
+  if (dynamic_cast<const ModelError*>(&error)) return 3;
+  if (dynamic_cast<const DataError*>(&error)) return 4;
+  if (dynamic_cast<const UnsupportedError*>(&error)) return 5;
+  return 1;
+}
+
+}  // namespace graft

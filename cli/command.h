@@ -1,0 +1,47 @@
+// What the verbs share: switches, results on stdout, log on stderr, exit codes.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graph/graph.h"
+
+namespace graft {
+
+using Json = nlohmann::ordered_json;
+
+// The model's path, first positional argument.
+void add_model(CLI::App& verb, std::string& path);
+void add_json(CLI::App& verb, bool& json);
+// --threads takes effect while the command line is parsed.
+void add_threads(CLI::App& verb);
+// A flag that may be repeated, with one value each time, so that it swallows no positional argument.
+CLI::Option* add_list(CLI::App& verb, const std::string& flag, std::vector<std::string>& values,
+                      const std::string& description);
+// --dim NAME=N, repeatable; the texts go to parse_dims.
+void add_dims(CLI::App& verb, std::vector<std::string>& texts);
+
+// UsageError with the nearest names unless `value` is one of `allowed`.
+void require_choice(const std::string& flag, const std::string& value, const std::vector<std::string>& allowed);
+// `"a", "b"`: the names nearest to `wanted`, for messages.
+std::string nearest_text(const std::string& wanted, const std::vector<std::string>& names);
+
+// NAME=N texts. UsageError for what is not of that form, negative sizes and repeated names.
+std::map<std::string, int64_t> parse_dims(const std::vector<std::string>& texts);
+
+// Results go to stdout at the end, when the verb has succeeded. A reader that has closed its end is no error;
+// DeviceError when the system refuses.
+void print_result(std::string_view text);
+void print_json(const Json& result);
+
+// The log (spdlog's default logger) goes to stderr as "graft: ...", "graft: warning: ..." and "graft: error: ...".
+// Control characters, which hostile names may hold, are shown as \xNN.
+void start_log();
+// Logs the error that ended the command and gives its exit code: 1 failed run, 2 usage, 3 model, 4 data, 5 unsupported.
+int report(const std::exception& error);
+
+}  // namespace graft
