@@ -8,6 +8,7 @@
 namespace graft {
 namespace {
 
+using Place = MemoryPlan::Place;
 using Space = MemoryPlan::Space;
 
 constexpr int64_t alignment = 64;
@@ -34,6 +35,7 @@ class Planner {
     place_roots();
     for (const auto& node : graph_.nodes()) place_results(*node);
     extend_lives();
+    keep_old_states();
     assign_offsets();
     resolve();
     return std::move(plan_);
@@ -152,6 +154,22 @@ class Planner {
     }
   }
 
+  // Outputs in the bytes of a state that the step writes get bytes of their own behind the last node.
+  void keep_old_states() {
+    std::unordered_set<const Value*> written;
+    for (const auto& state : graph_.states) {
+      if (state.out) written.insert(state.in);
+    }
+    for (const Value* output : graph_.outputs) {
+      const Value* root = root_of(output);
+      auto state = state_of_out_.find(output);
+      bool is_new = state != state_of_out_.end() && state->second == root;
+      if (!written.count(root) || is_new || output_blocks_.count(output)) continue;
+      output_blocks_[output] = blocks_.size();
+      blocks_.push_back({end_, end_, bytes_of(*output)});
+    }
+  }
+
   // Largest first, each at the lowest offset that is free throughout its life.
   void assign_offsets() {
     std::vector<size_t> order(blocks_.size());
@@ -178,6 +196,11 @@ class Planner {
     for (auto [value, block] : value_blocks_) plan_.places[value] = {Space::arena, value, blocks_[block].offset};
     for (auto [node, block] : scratch_blocks_) plan_.scratch[node] = blocks_[block].offset;
     for (auto [value, root] : root_) plan_.places[value] = plan_.places.at(root);
+    for (const Value* output : graph_.outputs) {
+      auto own = output_blocks_.find(output);
+      plan_.outputs.push_back(own == output_blocks_.end() ? plan_.places.at(output)
+                                                          : Place{Space::arena, output, blocks_[own->second].offset});
+    }
     for (const auto& state : graph_.states) {
       if (state.out && root_of(state.out) != state.in) plan_.state_copies.emplace_back(state.out, state.in);
     }
@@ -194,6 +217,7 @@ class Planner {
   std::unordered_map<const Value*, std::vector<const Value*>> aliases_;
   std::vector<Block> blocks_;
   std::unordered_map<const Value*, size_t> value_blocks_;
+  std::unordered_map<const Value*, size_t> output_blocks_;
   std::unordered_map<const Node*, size_t> scratch_blocks_;
 };
 

@@ -47,9 +47,7 @@ void Program::settle() {
   }
 }
 
-void* Program::address(const Value* value) const {
-  if (!value) return nullptr;
-  const auto& place = plan_.places.at(value);
+void* Program::address(const MemoryPlan::Place& place) const {
   switch (place.space) {
     case MemoryPlan::Space::arena: return arena_.get() + place.offset;
     case MemoryPlan::Space::prologue: return prologue_arena_.get() + place.offset;
@@ -90,10 +88,13 @@ void Program::prepare() {
     if (step && node->type == "Reorder") ++counters_.reorders;
     (step ? segment.step : segment.prologue).push_back({node.get(), std::move(kernel)});
   }
-  for (auto [out, in] : plan_.state_copies) {
-    state_copies_.push_back(
-        {address(out), address(in), static_cast<size_t>(in->layout.storage_count()) * size_of(in->dtype)});
+  auto bytes = [](const Value& v) { return static_cast<size_t>(v.layout.storage_count()) * size_of(v.dtype); };
+  for (size_t i = 0; i < plan_.outputs.size(); ++i) {
+    const Value* output = graph_->outputs[i];
+    if (plan_.outputs[i] != plan_.places.at(output))
+      copies_.push_back({address(output), address(plan_.outputs[i]), bytes(*output)});
   }
+  for (auto [out, in] : plan_.state_copies) copies_.push_back({address(out), address(in), bytes(*in)});
   segments_.push_back(std::move(segment));
 }
 
@@ -140,7 +141,7 @@ void Program::run() {
     run_steps(segment, segment.step);
     segment.stream->synchronize();
   }
-  for (const auto& copy : state_copies_) std::memcpy(copy.to, copy.from, copy.bytes);
+  for (const Copy& copy : copies_) std::memcpy(copy.to, copy.from, copy.bytes);
   // Own writes never touch what the own prologue read: those states have no writer in this graph.
   if (writes_states_) store_.values_changed();
   seen_values_ = store_.value_generation();
@@ -151,7 +152,8 @@ void Program::run() {
 Tensor Program::output(size_t index) const {
   const Value* value = graph_->outputs.at(index);
   Tensor copy = Tensor::uninitialized(value->dtype, value->dims);
-  relayout(value->dims, size_of(value->dtype), value->layout, address(value), Layout::plain(value->dims), copy.raw());
+  relayout(value->dims, size_of(value->dtype), value->layout, address(plan_.outputs.at(index)),
+           Layout::plain(value->dims), copy.raw());
   return copy;
 }
 

@@ -15,8 +15,12 @@ struct MemoryPlan {
     Space space = Space::arena;
     const Value* root = nullptr;  // of constant, state, input: whose bytes they are
     int64_t offset = 0;           // of arena, prologue
+    bool operator==(const Place&) const = default;
   };
   std::unordered_map<const Value*, Place> places;
+  // Of graph outputs after the step. One that shows what a state was before the step wrote it is copied in time: its
+  // place here is another than that in `places`.
+  std::vector<Place> outputs;
   std::unordered_map<const Node*, int64_t> scratch;     // arena offset
   std::vector<std::pair<Value*, Value*>> state_copies;  // {out, in} that could not share bytes: copied after the step
   int64_t arena_bytes = 0;
@@ -85,7 +89,7 @@ class Program {
     std::vector<Step> prologue;
     std::vector<Step> step;
   };
-  struct StateCopy {
+  struct Copy {
     const void* from;
     void* to;
     size_t bytes;
@@ -94,7 +98,8 @@ class Program {
   void bind_states();
   void settle();
   void prepare();
-  void* address(const Value* value) const;
+  void* address(const MemoryPlan::Place& place) const;
+  void* address(const Value* value) const { return value ? address(plan_.places.at(value)) : nullptr; }
   void run_steps(Segment& segment, const std::vector<Step>& steps);
 
   std::unique_ptr<Graph> graph_;
@@ -104,7 +109,7 @@ class Program {
   std::shared_ptr<std::byte[]> arena_, prologue_arena_, prologue_scratch_;
   std::unordered_map<const Value*, Tensor> slots_;
   std::vector<Segment> segments_;
-  std::vector<StateCopy> state_copies_;
+  std::vector<Copy> copies_;  // after the step: outputs first, then states
   bool writes_states_ = false;
   Counters counters_;
   TimingHook timing_;

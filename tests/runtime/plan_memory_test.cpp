@@ -93,6 +93,21 @@ TEST(PlanMemory, AStateIsUpdatedInPlaceOrCopied) {
   }
 }
 
+TEST(PlanMemory, AnOutputShowsAStateAsItWasBeforeTheStep) {
+  Chain c;
+  Value* w = c.graph.add_state("w", StateKind::parameter, DType::f32, {256});
+  Value* before = c.node({w}, {}, {{0, 0}})->outputs[0];
+  Value* after = c.node({w}, {{0, 0}})->outputs[0];
+  c.graph.bind_state(w, after);
+  c.graph.outputs = {before, after, c.x};
+  auto plan = c.plan();
+  EXPECT_EQ(plan.outputs[0].space, Space::arena);
+  EXPECT_EQ(plan.places.at(before).space, Space::state);
+  EXPECT_EQ(plan.outputs[1], plan.places.at(after));
+  EXPECT_NE(plan.outputs[0].offset, plan.outputs[1].offset);
+  EXPECT_EQ(plan.outputs[2], plan.places.at(c.x));
+}
+
 TEST(PlanMemory, ScratchLivesDuringItsNodeOnly) {
   Chain c;
   Node* a = c.node({c.x});
