@@ -35,6 +35,11 @@ class MessageFormatter : public spdlog::custom_flag_formatter {
   std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<MessageFormatter>(); }
 };
 
+// Exporters write "?" and the like for a dimension without a name.
+bool is_name(const std::string& text) {
+  return std::any_of(text.begin(), text.end(), [](unsigned char c) { return std::isalpha(c) || c >= 0x80; });
+}
+
 }  // namespace
 
 void add_model(CLI::App& verb, std::string& path) {
@@ -87,6 +92,42 @@ std::map<std::string, int64_t> parse_dims(const std::vector<std::string>& texts)
     if (size < 0) throw UsageError("--dim wants NAME=N with N of 0 or more, got \"", text, "\"");
     std::string name = text.substr(0, equals);
     if (!dims.emplace(name, size).second) throw UsageError("--dim gives \"", name, "\" twice");
+  }
+  return dims;
+}
+
+std::vector<FreeDim> free_dims(const Graph& graph) {
+  std::vector<FreeDim> free;
+  for (const Value* input : graph.inputs) {
+    for (size_t axis = 0; axis < input->dims.size(); ++axis) {
+      if (input->dims[axis] >= 0) continue;
+      bool named = axis < input->dim_names.size() && is_name(input->dim_names[axis]);
+      free.push_back({named ? input->dim_names[axis] : cat(input->name, '.', axis), input, axis});
+    }
+  }
+  return free;
+}
+
+std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::string, int64_t>& sizes,
+                                      std::optional<int64_t> otherwise) {
+  std::map<std::string, Dims> dims;
+  for (const Value* input : graph.inputs) {
+    if (!input->ranked) throw UsageError("input \"", input->name, "\" has no declared shape: give it as an array");
+    dims[input->name] = input->dims;
+  }
+  std::vector<std::string> names;
+  for (const auto& free : free_dims(graph)) {
+    names.push_back(free.name);
+    auto given = sizes.find(free.name);
+    if (given != sizes.end()) dims[free.input->name][free.axis] = given->second;
+    else if (otherwise) dims[free.input->name][free.axis] = *otherwise;
+  }
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  for (const auto& [name, size] : sizes) {
+    if (std::binary_search(names.begin(), names.end(), name)) continue;
+    if (names.empty()) throw UsageError("--dim ", name, "=", size, ": the model's inputs have no free dimension");
+    throw UsageError("--dim ", name, "=", size, " names no free dimension; nearest: ", nearest_text(name, names));
   }
   return dims;
 }

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,8 +31,21 @@ void require_choice(const std::string& flag, const std::string& value, const std
 // `"a", "b"`: the names nearest to `wanted`, for messages.
 std::string nearest_text(const std::string& wanted, const std::vector<std::string>& names);
 
+// A dimension of the model's inputs that the file leaves open, as --dim names it: the file's own name (shared by all
+// dimensions of that name), or INPUT.AXIS where there is none.
+struct FreeDim {
+  std::string name;
+  const Value* input = nullptr;
+  size_t axis = 0;
+};
+std::vector<FreeDim> free_dims(const Graph& graph);
+
 // NAME=N texts. UsageError for what is not of that form, negative sizes and repeated names.
 std::map<std::string, int64_t> parse_dims(const std::vector<std::string>& texts);
+// Dims for every input of the graph; -1 where `sizes` has nothing for a free one and `otherwise` is not given.
+// UsageError with the nearest names for a name that no free dimension has, and for inputs without a rank.
+std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::string, int64_t>& sizes,
+                                      std::optional<int64_t> otherwise = {});
 
 // Results go to stdout at the end, when the verb has succeeded. A reader that has closed its end is no error;
 // DeviceError when the system refuses.

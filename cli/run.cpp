@@ -1,0 +1,189 @@
+// graft run: the forward pass of a model, and gradients of its outputs.
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <cmath>
+#include <numbers>
+
+#include "cli/command.h"
+#include "cli/verbs.h"
+#include "graph/philox.h"
+#include "importers/data/npz.h"
+#include "runtime/model_session.h"
+
+namespace graft {
+namespace {
+
+constexpr const char* examples = R"(Examples:
+  graft run model.onnx --inputs in.npz --outputs out.npz
+  graft run model.onnx --inputs random --dim batch=8 --dim x.2=48 --outputs out.npz
+  graft run model.onnx --inputs in.npz --vjp cotangents.npz --double --mode train --outputs out.npz
+
+Arrays are named after the model's values. --vjp wants one array for each float output and adds "grad:NAME" to the
+outputs for each float input and parameter: the gradient of sum(cotangent * output). random draws floats from N(0, 1),
+integers and booleans from 0 and 1. Keys of --json: outputs (name, dtype, dims), seconds, planned_peak_bytes.)";
+
+struct RunOptions {
+  std::string model, inputs, outputs, cotangents, mode = "infer";
+  std::vector<std::string> dims;
+  uint64_t seed = 0;
+  bool double_precision = false;
+  bool json = false;
+};
+
+using Arrays = std::map<std::string, Tensor>;
+
+// All of `wanted` and nothing else.
+void check_names(const std::string& path, const Arrays& arrays, const std::vector<std::string>& wanted) {
+  for (const auto& [name, array] : arrays) {
+    if (std::find(wanted.begin(), wanted.end(), name) != wanted.end()) continue;
+    throw DataError("\"", path, "\": array \"", name, "\" is not wanted; wanted: ", nearest_text(name, wanted));
+  }
+  std::string missing;
+  for (const auto& name : wanted) {
+    if (!arrays.count(name)) missing += (missing.empty() ? "\"" : ", \"") + name + '"';
+  }
+  if (!missing.empty()) throw DataError("\"", path, "\" lacks ", missing);
+}
+
+// float arrays serve where the session computes in double.
+Tensor as_wanted(const std::string& where, const Tensor& given, DType dtype, const Dims& dims) {
+  bool widens = given.dtype() == DType::f32 && dtype == DType::f64;
+  if ((given.dtype() != dtype && !widens) || given.dims() != dims)
+    throw DataError(where, " must be ", dtype, dims, ", got ", given.dtype(), given.dims());
+  return widens ? given.cast(dtype) : given;
+}
+
+// The element `index` of a stream of standard normal numbers (Box and Muller).
+float normal(const Philox& random, uint64_t index) {
+  auto radius = std::sqrt(-2 * std::log(1 - random.uniform(2 * index)));
+  return radius * std::cos(2 * std::numbers::pi_v<float> * random.uniform(2 * index + 1));
+}
+
+Tensor random_tensor(const Value& input, uint64_t seed) {
+  Philox random(seed, input.name);
+  Tensor tensor = Tensor::uninitialized(DType::f32, input.dims);
+  auto* x = tensor.data<float>();
+  for (int64_t i = 0; i < tensor.count(); ++i) {
+    auto index = static_cast<uint64_t>(i);
+    x[i] = is_float(input.dtype) ? normal(random, index) : std::floor(2 * random.uniform(index));
+  }
+  return input.dtype == DType::f32 ? tensor : tensor.cast(input.dtype);
+}
+
+class Run {
+ public:
+  explicit Run(const RunOptions& options)
+      : options_(options), model_(ModelSession::open(options.model, {options.double_precision, {}, options.seed})) {}
+
+  void operator()() {
+    Program& program = compile(input_dims());
+    set_inputs(program);
+    auto start = std::chrono::steady_clock::now();
+    program.run();
+    std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    std::vector<std::pair<std::string, Tensor>> results;
+    Json described;
+    for (size_t i = 0; i < program.graph().outputs.size(); ++i) {
+      results.emplace_back(program.graph().outputs[i]->name, program.output(i));
+      const auto& [name, value] = results.back();
+      described.push_back({{"name", name}, {"dtype", name_of(value.dtype())}, {"dims", value.dims()}});
+    }
+    write_npz(options_.outputs, results);
+    if (options_.json) {
+      print_json({{"outputs", described},
+                  {"seconds", seconds.count()},
+                  {"planned_peak_bytes", program.plan().peak_bytes()}});
+    } else {
+      spdlog::info("{} arrays in \"{}\", computed in {:.3f} s", results.size(), options_.outputs, seconds.count());
+    }
+  }
+
+ private:
+  bool filled() const { return options_.inputs == "zeros" || options_.inputs == "random"; }
+  const std::vector<Value*>& model_inputs() const { return model_.session().graph().inputs; }
+
+  // The dims that the inputs have in this run; reads their arrays.
+  std::map<std::string, Dims> input_dims() {
+    auto sizes = parse_dims(options_.dims);
+    if (filled()) return bind_dims(model_.session().graph(), sizes, 1);
+    if (!sizes.empty()) throw UsageError("--dim goes with --inputs zeros and random: arrays have their shapes");
+    inputs_ = read_npz(options_.inputs);
+    std::vector<std::string> names;
+    for (const Value* input : model_inputs()) names.push_back(input->name);
+    check_names(options_.inputs, inputs_, names);
+    std::map<std::string, Dims> dims;
+    for (const Value* input : model_inputs()) {
+      Tensor& array = inputs_.at(input->name);
+      array = as_wanted(cat("\"", options_.inputs, "\": array \"", input->name, "\""), array, input->dtype,
+                        array.dims());
+      dims[input->name] = array.dims();
+    }
+    return dims;
+  }
+
+  Program& compile(const std::map<std::string, Dims>& dims) {
+    Mode mode = options_.mode == "train" ? Mode::train : Mode::infer;
+    return options_.cotangents.empty() ? model_.session().forward(dims, mode) : model_.session().vjp(dims, mode);
+  }
+
+  // Filled inputs are made here, when the plan is known to fit into memory.
+  void set_inputs(Program& program) {
+    for (const Value* input : model_inputs()) {
+      const Value& slot = *program.graph().find(input->name);
+      if (!filled()) program.set_input(input->name, inputs_.at(input->name));
+      else if (options_.inputs == "random") program.set_input(input->name, random_tensor(slot, options_.seed));
+      else program.set_input(input->name, Tensor(slot.dtype, slot.dims));
+    }
+    if (!options_.cotangents.empty()) set_cotangents(program);
+  }
+
+  void set_cotangents(Program& program) {
+    Arrays arrays = read_npz(options_.cotangents);
+    const std::string prefix = "cotangent:";
+    std::vector<const Value*> slots;
+    std::vector<std::string> names;
+    for (const Value* input : program.graph().inputs) {
+      if (model_.session().graph().find(input->name)) continue;
+      slots.push_back(input);
+      names.push_back(input->name.substr(prefix.size()));
+    }
+    check_names(options_.cotangents, arrays, names);
+    for (size_t i = 0; i < slots.size(); ++i) {
+      std::string where = cat("\"", options_.cotangents, "\": array \"", names[i], "\"");
+      program.set_input(slots[i]->name, as_wanted(where, arrays.at(names[i]), slots[i]->dtype, slots[i]->dims));
+    }
+  }
+
+  const RunOptions& options_;
+  ModelSession model_;
+  Arrays inputs_;
+};
+
+}  // namespace
+
+void add_run(CLI::App& app) {
+  auto options = std::make_shared<RunOptions>();
+  CLI::App& verb = *app.add_subcommand("run", "Run a model on arrays; with --vjp, gradients of its outputs too");
+  add_model(verb, options->model);
+  verb.add_option("--inputs", options->inputs, "Arrays of the inputs, or what to fill them with")
+      ->required()
+      ->option_text("IN.npz|zeros|random");
+  verb.add_option("--outputs", options->outputs, "Where to write the results")->required()->option_text("OUT.npz");
+  verb.add_option("--vjp", options->cotangents, "One cotangent for each float output")->option_text("CT.npz");
+  verb.add_option("--mode", options->mode, "BatchNormalization and Dropout as in training, or not (the default)")
+      ->option_text("infer|train");
+  verb.add_flag("--double", options->double_precision, "Compute everything in float64");
+  add_dims(verb, options->dims);
+  verb.add_option("--seed", options->seed, "Of random inputs and of Dropout (default 0)")->option_text("N");
+  add_threads(verb);
+  add_json(verb, options->json);
+  verb.footer(examples);
+  verb.callback([options] {
+    require_choice("--mode", options->mode, {"infer", "train"});
+    Run run(*options);
+    run();
+  });
+}
+
+}  // namespace graft
