@@ -23,6 +23,25 @@ Layout Layout::permuted(const Dims& dims, const std::vector<int>& order) {
   return layout;
 }
 
+Layout Layout::transposed(const std::vector<int64_t>& perm) const {
+  Layout layout;
+  std::vector<int> position(perm.size());
+  for (size_t i = 0; i < perm.size(); ++i) {
+    auto d = static_cast<size_t>(perm[i]);
+    layout.padded.push_back(padded[d]);
+    layout.strides.push_back(strides[d]);
+    position[d] = static_cast<int>(i);
+  }
+  for (const Block& block : blocks) layout.blocks.push_back({position[static_cast<size_t>(block.dim)], block.size});
+  if (!layout.blocks.empty()) return layout;
+  // Strides of dims of size 1 mean nothing: the plain layout is known to everyone.
+  Layout same = plain(layout.padded);
+  for (size_t i = 0; i < perm.size(); ++i) {
+    if (layout.padded[i] != 1 && layout.strides[i] != same.strides[i]) return layout;
+  }
+  return same;
+}
+
 int64_t Layout::storage_count() const { return element_count(padded); }
 
 int64_t Layout::offset(const Dims& index) const {

@@ -27,6 +27,9 @@ struct Layout {
   // Physical order given by `order`, outermost first: {0,2,3,1} is channels-last for (N,C,H,W).
   static Layout permuted(const Dims& dims, const std::vector<int>& order);
 
+  // Where the elements lie when axis i of the tensor is called what axis perm[i] was; dims of size 1 are put in order.
+  Layout transposed(const std::vector<int64_t>& perm) const;
+
   bool is_plain(const Dims& dims) const { return *this == plain(dims); }
   bool is_padded(const Dims& dims) const { return padded != dims; }
   // Elements of storage, padding included.
