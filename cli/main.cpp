@@ -53,6 +53,9 @@ int run(int argc, char** argv) {
       "Results go to stdout, the log to stderr. graft VERB --help shows options and examples.");
   add_inspect(app);
   add_run(app);
+  add_train(app);
+  add_evaluate(app);
+  add_predict(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "graph/logits.h"
 #include "ops/build.h"
 #include "runtime/evaluate.h"
 
@@ -22,17 +23,22 @@ std::string key_of(const std::string& kind, const std::map<std::string, Dims>& d
   return key;
 }
 
+std::string key_of(const LossOptions& loss) {
+  std::ostringstream out;
+  out.precision(17);
+  out << static_cast<int>(loss.type) << '|' << loss.axis << '|' << loss.label_smoothing << '|' << loss.ignore_index
+      << '|' << loss.label_probabilities << '|' << loss.huber_delta;
+  for (double weight : loss.class_weights) out << ',' << weight;
+  return out.str();
+}
+
 std::string key_of(const TrainingOptions& o) {
-  const LossOptions& loss = o.loss;
   const OptimiserOptions& rule = o.optimiser;
   std::ostringstream out;
   out.precision(17);
-  out << o.output << '|' << o.batchnorm_live << o.accumulate << '|' << o.clip_norm << '|' << static_cast<int>(loss.type)
-      << '|' << loss.axis << '|' << loss.label_smoothing << '|' << loss.ignore_index << '|' << loss.label_probabilities
-      << '|' << loss.huber_delta;
-  for (double weight : loss.class_weights) out << ',' << weight;
-  out << '|' << static_cast<int>(rule.type) << '|' << rule.momentum << '|' << rule.dampening << '|' << rule.nesterov
-      << '|' << rule.beta1 << '|' << rule.beta2 << '|' << rule.eps << '|' << rule.weight_decay;
+  out << o.output << '|' << o.batchnorm_live << o.accumulate << '|' << o.clip_norm << '|' << key_of(o.loss) << '|'
+      << static_cast<int>(rule.type) << '|' << rule.momentum << '|' << rule.dampening << '|' << rule.nesterov << '|'
+      << rule.beta1 << '|' << rule.beta2 << '|' << rule.eps << '|' << rule.weight_decay;
   std::string key = out.str();
   for (const auto& name : o.trainable) key += '|' + name;
   return key;
@@ -45,18 +51,20 @@ void add_output(Graph& graph, Value* value, const std::string& name) {
   graph.outputs.push_back(value);
 }
 
-// What the loss is computed on: a final Softmax, LogSoftmax or Sigmoid belongs to the loss.
-Value* before_activation(Value* output, LossType loss) {
-  Value* value = output;
-  for (;;) {
-    const Node* node = value->producer;
-    if (!node || !node->domain.empty()) return value == output ? output : value;
-    bool softmax = (node->type == "Softmax" || node->type == "LogSoftmax") && loss == LossType::cross_entropy;
-    bool sigmoid = node->type == "Sigmoid" && loss == LossType::bce;
-    if (softmax || sigmoid) return node->inputs[0];
-    if (node->type != "Identity") return output;
-    value = node->inputs[0];
+// What the loss is computed on: a last activation that belongs to the loss is left out.
+Value* prediction_of(const Graph& graph, const std::string& name, LossType loss) {
+  Value* output = name.empty() ? graph.outputs.at(0) : graph.find(name);
+  if (!output) {
+    std::vector<std::string> names;
+    for (const Value* known : graph.outputs) names.push_back(known->name);
+    throw UsageError("the model has no value \"", name, "\" to train on; nearest: \"",
+                     nearest_names(name, names, 1).at(0), '"');
   }
+  Logits logits = logits_of(output);
+  bool softmax = logits.activation == LastActivation::softmax || logits.activation == LastActivation::log_softmax;
+  bool sigmoid = logits.activation == LastActivation::sigmoid;
+  bool belongs = (softmax && loss == LossType::cross_entropy) || (sigmoid && loss == LossType::bce);
+  return belongs ? logits.value : output;
 }
 
 }  // namespace
@@ -204,9 +212,7 @@ std::unique_ptr<Graph> Session::training_graph(const std::map<std::string, Dims>
                                                std::unique_ptr<Graph>* apply, const Watch& watch) {
   std::set<std::string> trainable(options.trainable.begin(), options.trainable.end());
   auto graph = specialised(dims, Mode::train, options.batchnorm_live ? trainable : std::set<std::string>{}, watch);
-  Value* output = options.output.empty() ? graph->outputs.at(0) : graph->find(options.output);
-  if (!output) throw UsageError("the model has no value \"", options.output, "\" to train on");
-  Value* prediction = before_activation(output, options.loss.type);
+  Value* prediction = prediction_of(*graph, options.output, options.loss.type);
   graph->outputs.clear();
   Loss loss = add_loss(*graph, prediction, options.loss);
   Value* one = constant_like(Val(*graph, loss.sum), 1).value();
@@ -244,6 +250,20 @@ std::unique_ptr<Graph> Session::training_graph(const std::map<std::string, Dims>
   add_output(**apply, sums.weight, "graft.weight_sum");
   finish(**apply, applied, sums.gradients, sums.weight);
   return graph;
+}
+
+Program& Session::evaluation(const std::map<std::string, Dims>& dims, const LossOptions& loss,
+                             const std::string& output) {
+  std::string key = key_of("evaluation " + key_of(loss) + ' ' + output, dims);
+  if (Program* known = cached(key)) return *known;
+  auto graph = specialised(dims, Mode::infer, {}, {});
+  Value* prediction = prediction_of(*graph, output, loss.type);
+  graph->outputs.clear();
+  Loss added = add_loss(*graph, prediction, loss);
+  add_output(*graph, added.sum, "graft.loss_sum");
+  add_output(*graph, added.weight, "graft.weight_sum");
+  add_output(*graph, prediction, "graft.prediction");
+  return compile(key, std::move(graph), {}, {});
 }
 
 TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {

@@ -46,6 +46,7 @@ class Session {
   ~Session();
 
   ParameterStore& store() { return store_; }
+  const ParameterStore& store() const { return store_; }
   const Graph& graph() const { return *graph_; }  // before specialisation; parameters are states
 
   // Names of trainable parameters: float states of kind parameter.
@@ -59,6 +60,9 @@ class Session {
   // Forward, and gradients of sum(cotangents * outputs): inputs "cotangent:OUTPUT" for each float graph output, outputs
   // "grad:NAME" for each float input and parameter (zeros where no gradient flows).
   Program& vjp(const std::map<std::string, Dims>& dims, Mode mode);
+  // Forward in inference mode, and a loss on `output` ("": as in training): input "graft.labels" and outputs as those
+  // of TrainingPrograms::step.
+  Program& evaluation(const std::map<std::string, Dims>& dims, const LossOptions& loss, const std::string& output);
   TrainingPrograms training(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
 
   // The graph after a pass, for `inspect --after`: "lift", "classify", "specialise", "decompose", "recognise",

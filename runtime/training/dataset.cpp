@@ -38,6 +38,11 @@ std::vector<int64_t> shuffled(std::vector<int64_t> indices, uint64_t seed, uint6
   return indices;
 }
 
+void draw_with_replacement(std::vector<size_t>& chosen, uint64_t seed, uint64_t round) {
+  Random random(seed, round);
+  for (size_t& index : chosen) index = random.below(chosen.size());
+}
+
 std::vector<int64_t> all_indices(const Dataset& dataset) {
   std::vector<int64_t> indices(static_cast<size_t>(dataset.size()));
   std::iota(indices.begin(), indices.end(), int64_t{0});

@@ -46,5 +46,7 @@ std::vector<int64_t> all_indices(const Dataset& dataset);
 
 // `indices` in an order that depends on seed and epoch alone, on every machine and compiler.
 std::vector<int64_t> shuffled(std::vector<int64_t> indices, uint64_t seed, uint64_t epoch);
+// Fills `chosen` with numbers below its size, any of them possibly twice; depends on seed and round alone.
+void draw_with_replacement(std::vector<size_t>& chosen, uint64_t seed, uint64_t round);
 
 }  // namespace graft

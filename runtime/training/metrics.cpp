@@ -24,20 +24,41 @@ int64_t rank_of(const double* scores, int64_t classes, int64_t stride, int64_t l
   return rank;
 }
 
-int64_t best_of(const double* scores, int64_t classes, int64_t stride) {
-  int64_t best = 0;
-  for (int64_t c = 1; c < classes; ++c) {
-    if (scores[c * stride] > scores[best * stride]) best = c;
-  }
-  return best;
-}
-
 void check_equal_counts(const Tensor& a, const Tensor& b) {
   if (a.count() != b.count())
     throw UsageError("predictions of shape ", a.dims(), " against labels of shape ", b.dims());
 }
 
 }  // namespace
+
+int64_t predicted_class(const double* scores, int64_t classes, int64_t stride) {
+  int64_t best = 0;
+  for (int64_t c = 0; c < classes; ++c) {
+    if (std::isnan(scores[c * stride])) return classes;
+    if (scores[c * stride] > scores[best * stride]) best = c;
+  }
+  return best;
+}
+
+RightCount count_right(const Tensor& scores, const Tensor& labels, int64_t ignored) {
+  int64_t classes = scores.dims().at(1);
+  int64_t inner = 1;
+  for (size_t d = 2; d < scores.dims().size(); ++d) inner *= scores.dims()[d];
+  if (labels.count() * classes != scores.count()) {
+    throw UsageError("labels of shape ", labels.dims(), " for scores of shape ", scores.dims());
+  }
+  Tensor wide = scores.cast(DType::f64);
+  auto wanted = labels.to_int64();
+  RightCount count;
+  for (int64_t i = 0; i < labels.count(); ++i) {
+    int64_t label = wanted[static_cast<size_t>(i)];
+    if (label == ignored || label < 0 || label >= classes) continue;
+    const double* row = wide.data<double>() + (i / inner) * classes * inner + i % inner;
+    ++count.counted;
+    count.right += rank_of(row, classes, inner, label) == 0;
+  }
+  return count;
+}
 
 ClassMetrics::ClassMetrics(int64_t classes, int64_t top_k, int64_t ignored)
     : classes_(classes), k_(top_k), ignored_(ignored) {
@@ -82,7 +103,7 @@ void ClassMetrics::add(const Tensor& scores, const Tensor& labels) {
     right_ += rank == 0;
     hits_[l] += rank == 0;
     if (rank == classes_) continue;  // NaN: nothing is predicted
-    auto p = static_cast<size_t>(rank == 0 ? label : best_of(row, classes_, inner));
+    auto p = static_cast<size_t>(rank == 0 ? label : predicted_class(row, classes_, inner));
     ++predicted_[p];
     if (!confusion_.empty()) ++confusion_[l * static_cast<size_t>(classes_) + p];
   }

@@ -12,6 +12,17 @@ namespace graft {
 // Names and values in the order in which they are shown.
 using MetricValues = std::vector<std::pair<std::string, double>>;
 
+// Rows of scores (N, C) or (N, C, ...) whose highest score is that of the label, and rows that count: those whose label
+// is not `ignored`.
+struct RightCount {
+  int64_t right = 0, counted = 0;
+};
+RightCount count_right(const Tensor& scores, const Tensor& labels, int64_t ignored);
+
+// The class of the highest score, the first of equal ones; `classes` where a score is NaN. Scores of one row lie
+// `stride` apart.
+int64_t predicted_class(const double* scores, int64_t classes, int64_t stride);
+
 // One right class of several. Scores are (N, C) or (N, C, ...), labels integers (N) or (N, ...).
 class ClassMetrics {
  public:

@@ -1,0 +1,281 @@
+// graft train: fine-tunes a model on a data set.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstring>
+
+#include "cli/command.h"
+#include "cli/progress.h"
+#include "cli/run_folder.h"
+#include "cli/verbs.h"
+#include "importers/data/checkpoint_file.h"
+#include "importers/data/open_dataset.h"
+#include "importers/onnx/edit.h"
+#include "runtime/durable_file.h"
+#include "runtime/model_session.h"
+
+namespace graft {
+namespace {
+
+constexpr const char* examples =
+    "Examples:\n"
+    "  graft train --model m.onnx --data photos/ --new-head 10 --out run\n"
+    "  graft train --model m.onnx --data train.csv --val val.csv --loss mse --lr 1e-4 --out run\n"
+    "  graft train --model m.onnx --data d.npz --train 'classifier.*' --epochs 10 --out run\n"
+    "  graft train --config run/config.yaml --lr 1e-4 --out run2\n"
+    "  graft train --out run --resume\n"
+    "Leaves in --out: model.onnx (best by validation), last.ckpt, config.yaml, metrics.csv, TensorBoard events and\n"
+    "report.html.";
+
+std::atomic<bool> interrupt_wanted{false};
+
+// The first signal ends the run behind its batch, with a checkpoint; the second one at once.
+void on_signal(int signal) {
+  interrupt_wanted = true;
+  std::signal(signal, SIG_DFL);
+}
+
+struct Switches {
+  std::string config, log = "auto";
+  bool resume = false, overwrite = false, json = false;
+};
+
+// A run that ended without the model it should give: exit code 1.
+class RunError : public Error {
+ public:
+  using Error::Error;
+};
+
+class TrainRun {
+ public:
+  TrainRun(TrainConfig& config, const Switches& switches) : config_(config), switches_(switches) {}
+
+  void operator()() {
+    read_settings();
+    open_model();
+    open_data();
+    Progress progress({.style = parse_log_style(switches_.log)});
+    Trainer trainer(model_->session(), *train_, split_.train, validation_source(), split_.validation, trainer_options(),
+                    callbacks(progress));
+    std::optional<int64_t> behind;
+    if (saved_) {
+      trainer.restore(saved_->checkpoint);
+      behind = saved_->checkpoint.progress.epoch;
+    }
+    resolved_ = config_.settings.to_yaml();
+    describe(trainer, progress);
+    std::signal(SIGINT, on_signal);
+    std::signal(SIGTERM, on_signal);
+    folder_->begin(loss_type(config_.loss), behind);
+    write_durable_file(folder_->config().string(), resolved_);
+    TrainingResult result = trainer.run();
+    finish(result);
+  }
+
+ private:
+  void read_settings() {
+    Settings& settings = config_.settings;
+    if (!switches_.config.empty()) settings.read_file(switches_.config);
+    settings.apply_flags();
+    if (config_.out.empty()) throw UsageError("--out is missing: the folder for the results");
+    folder_.emplace(config_.out);
+    bool there = std::filesystem::exists(folder_->checkpoint()) || std::filesystem::exists(folder_->model());
+    if (switches_.resume && std::filesystem::exists(folder_->checkpoint())) {
+      saved_ = read_checkpoint(folder_->checkpoint().string());
+      // What the run was started with, and over it what is given now.
+      settings.read_text(saved_->config, folder_->checkpoint().string());
+      if (!switches_.config.empty()) settings.read_file(switches_.config);
+      settings.apply_flags();
+    } else if (switches_.resume) {
+      spdlog::info("no checkpoint in \"{}\": a new run begins", config_.out);
+    } else if (there && !switches_.overwrite) {
+      throw UsageError("\"", config_.out, "\" has a run already: go on with --resume, replace it with --overwrite, or ",
+                       "choose another --out");
+    }
+    if (config_.model.empty()) throw UsageError("--model is missing: the .onnx file to fine-tune");
+    if (config_.data.empty()) throw UsageError("--data is missing: what to train on");
+    if (config_.dtype != "f32") throw UnsupportedError("--dtype ", config_.dtype, ": training is in f32 so far");
+    if (config_.device != "cpu") throw UnsupportedError("--device ", config_.device, ": training is on cpu so far");
+  }
+
+  void open_model() {
+    OnnxModel file = OnnxModel::load(config_.model);
+    auto seed = static_cast<uint64_t>(config_.seed);
+    if (!config_.pool.empty()) {
+      Pooling pooling = config_.pool == "cls" ? Pooling::cls : Pooling::mean;
+      HeadEdit head = add_pooling_head(file, pooling, config_.new_head.value_or(0), seed, "", config_.output);
+      trained_output_ = head.output;
+    } else if (config_.new_head) {
+      HeadEdit head = replace_head(file, *config_.new_head, seed, config_.output);
+      spdlog::info("new head: \"{}\" with {} outputs in place of {}", head.node, head.classes, head.old_classes);
+    }
+    model_.emplace(std::move(file), SessionOptions{.seed = seed});
+    trainable_ = model_->session().match(config_.train, config_.freeze);
+    if (trainable_.empty()) throw UsageError("every parameter is frozen: nothing to train");
+  }
+
+  void open_data() {
+    DatasetOptions options = config_.dataset_options(model_->session());
+    train_ = open_dataset(config_.data, options);
+    if (config_.classes.empty()) config_.classes = train_->class_names();
+    if (!config_.val.empty()) {
+      options.class_names = config_.classes;
+      validation_ = open_dataset(config_.val, options);
+      split_ = {all_indices(*train_), all_indices(*validation_)};
+    } else if (config_.val_split != 0) {
+      split_ = stratified_split(*train_, config_.val_split, static_cast<uint64_t>(config_.seed));
+    } else {
+      split_ = {all_indices(*train_), {}};
+    }
+  }
+
+  const Dataset* validation_source() const {
+    if (validation_) return validation_.get();
+    return split_.validation.empty() ? nullptr : train_.get();
+  }
+
+  TrainerOptions trainer_options() const {
+    TrainerOptions options = config_.trainer_options();
+    options.training.trainable = trainable_;
+    if (!trained_output_.empty()) options.training.output = trained_output_;
+    return options;
+  }
+
+  TrainerCallbacks callbacks(Progress& progress) {
+    TrainerCallbacks callbacks;
+    callbacks.on_compiled = [&](const TrainingPrograms& programs) {
+      constexpr double mb = 1 << 20;
+      double peak = static_cast<double>(programs.step->plan().peak_bytes()) / mb;
+      progress.note(
+          fmt::format("step compiled: {} kernels, planned peak {:.1f} MB", programs.step->counters().kernels, peak));
+    };
+    callbacks.on_epoch_begin = [&, epochs = epochs()](int64_t epoch, int64_t batches) {
+      progress.begin_epoch(epoch, epochs, batches);
+    };
+    callbacks.on_step = [&](const TrainingStep& step) {
+      progress.step({step.batch, step.samples, step.loss, step.rate});
+      folder_->add(step);
+    };
+    callbacks.on_validation_begin = [&](int64_t batches) {
+      progress.begin_pass("validation", batches);
+      validated_ = 0;
+    };
+    callbacks.on_validation_batch = [&](const Batch& batch, double loss) {
+      progress.step({++validated_, batch.count, loss, std::nullopt});
+    };
+    callbacks.on_epoch = [&](const TrainingEpoch& epoch) { end_epoch(progress, epoch); };
+    callbacks.on_best = [&] { model_->save(folder_->model()); };
+    callbacks.on_checkpoint = [&](const Checkpoint& checkpoint) {
+      write_checkpoint(folder_->checkpoint().string(), checkpoint, resolved_);
+    };
+    callbacks.interrupted = [] { return interrupt_wanted.load(); };
+    return callbacks;
+  }
+
+  int64_t epochs() const { return config_.trainer_options().epochs; }
+
+  void end_epoch(Progress& progress, const TrainingEpoch& epoch) {
+    if (epoch.validation) progress.end_pass();
+    MetricValues shown{{"loss", epoch.loss}};
+    if (!std::isnan(epoch.accuracy)) shown.emplace_back("accuracy", epoch.accuracy);
+    if (epoch.validation) {
+      shown.emplace_back("val_loss", epoch.validation->loss);
+      for (const auto& [name, value] : epoch.validation->metrics) shown.emplace_back("val_" + name, value);
+    }
+    progress.end_epoch({epoch.seconds, epoch.samples, shown, epoch.best});
+    int64_t skipped = epoch.skipped + (epoch.validation ? epoch.validation->skipped : 0);
+    if (skipped > 0) {
+      const auto& reasons = epoch.skipped ? epoch.skip_reasons : epoch.validation->skip_reasons;
+      progress.note(fmt::format("{} samples skipped, the first: {}", skipped, reasons.front()));
+    }
+    folder_->add(epoch);
+    epochs_.push_back(epoch);
+  }
+
+  void describe(const Trainer& trainer, Progress& progress) const {
+    int64_t numbers = 0;
+    for (const auto& name : trainable_) numbers += element_count(model_->session().store().entry(name).dims);
+    progress.note(fmt::format("training {} of {} parameters ({} numbers) on {} samples, validation on {}, {} updates",
+                              trainable_.size(), model_->session().parameters().size(), numbers, split_.train.size(),
+                              split_.validation.size(), trainer.total_steps()));
+    if (saved_) {
+      const auto& at = saved_->checkpoint.progress;
+      progress.note(fmt::format("going on behind epoch {}, update {}", at.epoch, at.step));
+    }
+  }
+
+  void finish(const TrainingResult& result) {
+    if (result.reason == StopReason::diverged) {
+      throw RunError(cat("the loss is no number any more behind update ", result.steps,
+                         ": try a lower --lr, --warmup or --clip-norm; the last checkpoint is from before"));
+    }
+    if (result.reason == StopReason::interrupted) {
+      throw RunError(
+          cat("interrupted behind update ", result.steps, ": go on with graft train --out ", config_.out, " --resume"));
+    }
+    if (switches_.json) return print_json(summary(result));
+    std::string text = "\"" + folder_->model().string() + "\": ";
+    if (result.best_epoch > 0)
+      text += fmt::format("epoch {}, {} {:.6g}", result.best_epoch, config_.monitor, result.best);
+    else text += fmt::format("after {} updates", result.steps);
+    print_result(text + '\n');
+  }
+
+  Json summary(const TrainingResult& result) const {
+    Json json{{"model", folder_->model().string()}, {"steps", result.steps}, {"epochs", epochs_.size()}};
+    json["stopped_early"] = result.reason == StopReason::early;
+    if (result.best_epoch > 0) {
+      json["best_epoch"] = result.best_epoch;
+      json[config_.monitor == "loss" ? "best_loss" : "best_" + config_.monitor] = result.best;
+    }
+    if (epochs_.empty()) return json;
+    const TrainingEpoch& last = epochs_.back();
+    json["train_loss"] = last.loss;
+    double seconds = 0, samples = 0, total = 0;
+    for (const auto& epoch : epochs_) {
+      seconds += epoch.train_seconds;
+      total += epoch.seconds;
+      samples += static_cast<double>(epoch.samples);
+    }
+    json["seconds"] = total;
+    json["samples_per_second"] = samples / std::max(seconds, 1e-9);
+    return json;
+  }
+
+  TrainConfig& config_;
+  const Switches& switches_;
+  std::optional<RunFolder> folder_;
+  std::optional<SavedRun> saved_;
+  std::optional<ModelSession> model_;
+  std::string trained_output_;  // of a head that was added
+  std::vector<std::string> trainable_;
+  std::unique_ptr<Dataset> train_, validation_;
+  Split split_;
+  std::string resolved_;
+  std::vector<TrainingEpoch> epochs_;
+  int64_t validated_ = 0;
+};
+
+}  // namespace
+
+void add_train(CLI::App& app) {
+  auto config = std::make_shared<TrainConfig>();
+  auto switches = std::make_shared<Switches>();
+  CLI::App& verb = *app.add_subcommand("train", "Fine-tune a model on a data set");
+  config->settings.attach(verb);
+  verb.add_option("--config", switches->config, "Settings as YAML; flags win")->option_text("FILE");
+  verb.add_flag("--resume", switches->resume, "Go on from the checkpoint in --out");
+  verb.add_flag("--overwrite", switches->overwrite, "Replace a run that --out has");
+  verb.add_option("--log", switches->log, "Progress on stderr")->option_text("auto|bar|plain|json");
+  add_threads(verb);
+  add_json(verb, switches->json);
+  verb.footer(examples);
+  verb.callback([config, switches] {
+    TrainRun run(*config, *switches);
+    run();
+  });
+}
+
+}  // namespace graft

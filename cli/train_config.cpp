@@ -1,0 +1,173 @@
+#include "cli/train_config.h"
+
+#include "cli/command.h"
+
+namespace graft {
+namespace {
+
+template <class T>
+std::optional<T> choice(const std::string& name, std::initializer_list<std::pair<const char*, T>> choices) {
+  for (const auto& [known, value] : choices) {
+    if (name == known) return value;
+  }
+  return std::nullopt;
+}
+
+// "48" or "48x96": height and width.
+void set_size(ImageOptions& images, const std::string& size) {
+  if (size.empty()) return;
+  size_t cross = size.find('x');
+  auto side = [&](const std::string& text) {
+    bool digits = !text.empty() && text.size() < 7 && text.find_first_not_of("0123456789") == std::string::npos;
+    if (!digits || std::stoll(text) == 0) throw UsageError("--size wants HEIGHTxWIDTH or one side, got \"", size, '"');
+    return std::stoll(text);
+  };
+  images.height = side(size.substr(0, cross));
+  images.width = cross == std::string::npos ? *images.height : side(size.substr(cross + 1));
+}
+
+}  // namespace
+
+TrainConfig::TrainConfig() {
+  auto add = [&](std::string flag, Settings::Target target, std::string help, std::string value = "",
+                 std::vector<std::string> choices = {}) {
+    settings.add({std::move(flag), target, std::move(help), std::move(value), std::move(choices)});
+  };
+  add("model", &model, "The .onnx file to fine-tune", "FILE");
+  add("data", &data, "Training data: folder of images, .csv, .tsv, .parquet, .npz, or a .yaml data card", "SPEC");
+  add("val", &val, "Validation data", "SPEC");
+  add("val-split", &val_split, "Share of the data put aside for validation where there is no --val; 0: none", "0.1");
+  add("out", &out, "Folder for the model, checkpoint, metrics and report", "DIR");
+  add("new-head", &new_head, "Replace the classifier by a fresh one with N outputs", "N");
+  add("pool", &pool, "Pool token embeddings before the new head", "mean|cls", {"mean", "cls"});
+  add("output", &output, "Value to train on; the first output, or its logits, unless given", "NAME");
+  add("loss", &loss, "Loss", "cross_entropy|bce|mse|l1|huber", {"cross_entropy", "bce", "mse", "l1", "huber"});
+  add("label-smoothing", &label_smoothing, "Of cross_entropy", "0");
+  add("ignore-index", &ignore_index, "Label that does not count", "-100");
+  add("class-weights", &class_weights, "Of cross_entropy, one for each class", "W,W,...");
+  add("huber-delta", &huber_delta, "Of huber", "1");
+  add("epochs", &epochs, "Passes over the data", "3");
+  add("max-steps", &max_steps, "Updates of the whole run at most; without --epochs: exactly these", "N");
+  add("batch-size", &batch_size, "Samples a forward pass", "32");
+  add("accumulate", &accumulate, "Batches an update", "1");
+  add("optimizer", &optimizer, "Optimiser", "sgd|adam|adamw", {"sgd", "adam", "adamw"});
+  add("lr", &lr, "Learning rate at its peak", "1e-3");
+  add("schedule", &schedule, "Learning rate over the run", "constant|linear|cosine", {"constant", "linear", "cosine"});
+  add("warmup", &warmup, "Rising rate at the beginning: below 1 a share of the run, else steps", "0.05");
+  add("end-lr", &end_lr, "What linear and cosine go down to", "0");
+  add("weight-decay", &weight_decay, "As the optimiser has it: decoupled in adamw", "0.01");
+  add("clip-norm", &clip_norm, "Largest norm of all gradients together; 0: no clipping", "0");
+  add("momentum", &momentum, "Of sgd", "0.9");
+  add("nesterov", &nesterov, "Nesterov's momentum in sgd");
+  add("beta1", &beta1, "Of adam and adamw", "0.9");
+  add("beta2", &beta2, "Of adam and adamw", "0.999");
+  add("eps", &eps, "Of adam and adamw", "1e-8");
+  add("freeze", &freeze, "Parameters that stay as they are", "GLOB");
+  add("train", &train, "Parameters to train, all others stay; all unless given", "GLOB");
+  add("batchnorm", &batchnorm, "Statistics of BatchNormalization follow the data, or stay", "live|frozen",
+      {"live", "frozen"});
+  add("dtype", &dtype, "Precision", "f32", {"f32", "bf16", "f16"});
+  add("device", &device, "Device", "cpu");
+  add("seed", &seed, "Of the head, the split, the order of samples and dropout", "42");
+  add("monitor", &monitor, "What is best by validation: loss or a metric", "loss");
+  add("patience", &patience, "Epochs without gain before the run ends; 0: never early", "0");
+  add("on-bad-sample", &on_bad_sample, "What to do with a sample that cannot be read", "fail|skip", {"fail", "skip"});
+  add("loader-threads", &loader_threads, "Threads that read samples", "1");
+  add("size", &size, "Images are resized to this; the model's own size unless given", "HxW");
+  add("layout", &layout, "Images for the model", "nchw|nhwc", {"nchw", "nhwc"});
+  add("color", &color, "Images for the model", "rgb|bgr|grey", {"rgb", "bgr", "grey"});
+  add("resize", &resize, "How images get their size", "stretch|fit|crop", {"stretch", "fit", "crop"});
+  add("interpolation", &interpolation, "How images get their size", "area|linear|cubic|nearest",
+      {"area", "linear", "cubic", "nearest"});
+  add("scale", &scale, "x = (pixel * scale - mean) / std; 1/255 unless given", "S");
+  add("mean", &mean, "One, or one a channel", "M,M,M");
+  add("std", &std, "One, or one a channel", "S,S,S");
+  add("padding", &padding, "Pixel value beside an image that is fit", "0");
+  add("label", &label, "Column or array with the label", "NAME");
+  add("features", &features, "Columns with the features", "NAME");
+  add("task", &task, "What labels are", "auto|classification|regression", {"auto", "classification", "regression"});
+  add("classes", &classes, "Names of the classes in the order of the model's outputs", "NAME");
+}
+
+LossOptions TrainConfig::loss_options() const {
+  LossOptions options;
+  options.type = loss_type(loss);
+  options.label_smoothing = label_smoothing;
+  options.ignore_index = ignore_index;
+  options.class_weights = class_weights;
+  options.huber_delta = huber_delta;
+  return options;
+}
+
+TrainerOptions TrainConfig::trainer_options() const {
+  TrainerOptions options;
+  options.training.output = output;
+  options.training.loss = loss_options();
+  options.training.optimiser = {.type = optimiser_type(optimizer),
+                                .momentum = momentum,
+                                .nesterov = nesterov,
+                                .beta1 = beta1,
+                                .beta2 = beta2,
+                                .eps = eps,
+                                .weight_decay = weight_decay};
+  options.training.batchnorm_live = batchnorm == "live";
+  options.training.clip_norm = clip_norm;
+  options.schedule = {.decay = parse_decay(schedule), .rate = lr, .warmup = warmup, .end_rate = end_lr};
+  if (epochs < 0) throw UsageError("--epochs wants 0 or more, got ", epochs);
+  if (max_steps && *max_steps < 0) throw UsageError("--max-steps wants 0 or more, got ", *max_steps);
+  options.epochs = max_steps && !settings.given("epochs") ? -1 : epochs;
+  options.max_steps = max_steps.value_or(-1);
+  options.batch_size = batch_size;
+  options.accumulate = accumulate;
+  options.monitor = monitor;
+  options.patience = patience;
+  options.seed = static_cast<uint64_t>(seed);
+  options.on_bad_sample = on_bad_sample == "skip" ? OnBadSample::skip : OnBadSample::fail;
+  if (loader_threads < 1 || loader_threads > 256)
+    throw UsageError("--loader-threads wants 1 to 256, got ", loader_threads);
+  options.loader_threads = static_cast<int>(loader_threads);
+  return options;
+}
+
+LoaderOptions TrainConfig::loader_options() const {
+  TrainerOptions options = trainer_options();
+  return {.batch_size = options.batch_size,
+          .shuffle = false,
+          .on_bad_sample = options.on_bad_sample,
+          .threads = options.loader_threads};
+}
+
+DatasetOptions TrainConfig::dataset_options(const Session& session) const {
+  DatasetOptions options;
+  for (const Value* input : session.graph().inputs) options.inputs.push_back({input->name, input->dtype, input->dims});
+  options.label = label;
+  options.features = features;
+  options.class_names = classes;
+  LossType type = loss_type(loss);
+  bool classes_wanted = type == LossType::cross_entropy || type == LossType::bce;
+  if (task != "auto") options.task = task == "regression" ? Task::regression : Task::classification;
+  else if (!classes_wanted) options.task = Task::regression;
+  ImageOptions& images = options.images;
+  set_size(images, size);
+  images.layout = choice<ImageLayout>(layout, {{"nchw", ImageLayout::nchw}, {"nhwc", ImageLayout::nhwc}});
+  images.color =
+      choice<ImageColor>(color, {{"rgb", ImageColor::rgb}, {"bgr", ImageColor::bgr}, {"grey", ImageColor::grey}});
+  images.resize = choice<ImageResize>(
+      resize, {{"stretch", ImageResize::stretch}, {"fit", ImageResize::fit}, {"crop", ImageResize::crop}});
+  images.interpolation = choice<ImageInterpolation>(interpolation, {{"area", ImageInterpolation::area},
+                                                                    {"linear", ImageInterpolation::linear},
+                                                                    {"cubic", ImageInterpolation::cubic},
+                                                                    {"nearest", ImageInterpolation::nearest}});
+  images.scale = scale;
+  images.mean = mean;
+  images.std = std;
+  images.padding = padding;
+  return options;
+}
+
+std::vector<std::string> data_flags() {
+  return {"size",    "layout", "color",    "resize", "interpolation", "scale",      "mean",          "std",
+          "padding", "label",  "features", "task",   "classes",       "batch-size", "on-bad-sample", "loader-threads"};
+}
+
+}  // namespace graft

@@ -1,0 +1,50 @@
+// The settings of a training run: what config.yaml holds. evaluate and predict read their share of it.
+#pragma once
+
+#include "cli/settings.h"
+#include "importers/data/options.h"
+#include "runtime/training/trainer.h"
+
+namespace graft {
+
+struct TrainConfig {
+  TrainConfig();
+  TrainConfig(const TrainConfig&) = delete;  // `settings` points into it
+  TrainConfig& operator=(const TrainConfig&) = delete;
+
+  std::string model, data, val, out;
+  double val_split = 0.1;
+  std::optional<int64_t> new_head;
+  std::string pool, output;
+  std::string loss = "cross_entropy";
+  double label_smoothing = 0, huber_delta = 1;
+  int64_t ignore_index = -100;
+  std::vector<double> class_weights;
+  int64_t epochs = 3, batch_size = 32, accumulate = 1;
+  std::optional<int64_t> max_steps;
+  std::string optimizer = "adamw", schedule = "cosine";
+  double lr = 1e-3, end_lr = 0, warmup = 0.05, weight_decay = 0.01, clip_norm = 0;
+  double momentum = 0.9, beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  bool nesterov = false;
+  std::vector<std::string> freeze, train;
+  std::string batchnorm = "live", dtype = "f32", device = "cpu", monitor = "loss";
+  int64_t patience = 0, seed = 42, loader_threads = 1;
+  std::string on_bad_sample = "fail";
+  // Data.
+  std::string size, layout, color, resize, interpolation, label, task = "auto";
+  std::optional<double> scale, padding;
+  std::vector<double> mean, std;
+  std::vector<std::string> features, classes;
+
+  Settings settings;
+
+  LossOptions loss_options() const;
+  TrainerOptions trainer_options() const;
+  DatasetOptions dataset_options(const Session& session) const;
+  LoaderOptions loader_options() const;  // in the order of the data
+};
+
+// Flags of TrainConfig that evaluate and predict have too.
+std::vector<std::string> data_flags();
+
+}  // namespace graft
