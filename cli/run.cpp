@@ -91,9 +91,8 @@ class Run {
     }
     write_npz(options_.outputs, results);
     if (options_.json) {
-      print_json({{"outputs", described},
-                  {"seconds", seconds.count()},
-                  {"planned_peak_bytes", program.plan().peak_bytes()}});
+      print_json(
+          {{"outputs", described}, {"seconds", seconds.count()}, {"planned_peak_bytes", program.plan().peak_bytes()}});
     } else {
       spdlog::info("{} arrays in \"{}\", computed in {:.3f} s", results.size(), options_.outputs, seconds.count());
     }
@@ -115,8 +114,8 @@ class Run {
     std::map<std::string, Dims> dims;
     for (const Value* input : model_inputs()) {
       Tensor& array = inputs_.at(input->name);
-      array = as_wanted(cat("\"", options_.inputs, "\": array \"", input->name, "\""), array, input->dtype,
-                        array.dims());
+      array =
+          as_wanted(cat("\"", options_.inputs, "\": array \"", input->name, "\""), array, input->dtype, array.dims());
       dims[input->name] = array.dims();
     }
     return dims;
