@@ -1,0 +1,77 @@
+// Transpose: y[i_perm[0], i_perm[1], ...] = x[i_0, i_1, ...]
+#include <numeric>
+
+#include "ops/axes.h"
+#include "ops/gradient.h"
+#include "ops/layout_copy.h"
+
+namespace graft {
+namespace {
+
+// perm, reversed dims by default
+std::vector<int64_t> perm_of(const Node& node) {
+  std::vector<int64_t> reversed(node.inputs[0]->dims.size());
+  std::iota(reversed.rbegin(), reversed.rend(), int64_t{0});
+  return node.integers("perm", reversed);
+}
+
+void infer_transpose(Node& node) {
+  const Value* x = node.input(0);
+  if (node.inputs.size() != 1 || !x) throw ModelError(node.where(), " wants one operand");
+  std::vector<int64_t> perm = perm_of(node);
+  const size_t rank = x->dims.size();
+  if (perm.size() != rank) throw ModelError(node.where(), " perm ", perm, " does not fit shape ", x->dims);
+  for (int64_t axis : perm) {
+    if (axis < 0) throw ModelError(node.where(), " perm ", perm, ": allowed are 0 to ", rank - 1);
+  }
+  checked_axes(node, perm, rank);
+  Value* y = node.outputs.at(0);
+  y->dtype = x->dtype;
+  y->ranked = true;
+  y->dims.clear();
+  for (int64_t axis : perm) y->dims.push_back(x->dims[static_cast<size_t>(axis)]);
+}
+
+// The elements stay where they are and only the names of the axes change: whoever wants another layout copies then, at
+// the price that a copy would have here.
+std::vector<Candidate> propose_transpose(const Node& node) {
+  const Value& x = *node.inputs[0];
+  return {{.inputs = {x.layout}, .outputs = {x.layout.transposed(perm_of(node))}}};
+}
+
+// The copy of x under y's names.
+LayoutCopy copy_of(const Node& node) {
+  const Value& y = *node.outputs[0];
+  return {y.dtype, y.dims, node.inputs[0]->layout.transposed(perm_of(node)), y.layout};
+}
+
+Settlement settle_transpose(const Node& node, const Settlement*) {
+  LayoutCopy copy = copy_of(node);
+  if (copy.from != copy.to) return settle_layout_copy(copy);
+  Settlement settlement;
+  settlement.views = {{0, 0}};
+  return settlement;
+}
+
+Kernel prepare_transpose(const Node& node, const Binding& binding) {
+  if (!binding.settlement->views.empty()) return {};
+  return prepare_layout_copy(node, copy_of(node), binding);
+}
+
+Vals transpose_rule(Gradient& g) {
+  std::vector<int64_t> perm = perm_of(g.node());
+  std::vector<int64_t> inverse(perm.size());
+  for (size_t i = 0; i < perm.size(); ++i) inverse[static_cast<size_t>(perm[i])] = static_cast<int64_t>(i);
+  return {transpose(g.dy(0), inverse)};
+}
+
+}  // namespace
+
+std::vector<Op> transpose_ops() {
+  return {{.type = "Transpose",
+           .infer = infer_transpose,
+           .cpu = {{DTypes::any, {propose_transpose, settle_transpose, prepare_transpose}}},
+           .differentiate = transpose_rule}};
+}
+
+}  // namespace graft
