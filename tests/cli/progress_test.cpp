@@ -82,7 +82,7 @@ TEST_F(ProgressTest, bar_shows_rates_without_the_first_batch) {
     progress.step({.batch = batch, .samples = 32, .loss = 0.5, .rate = 2e-3});
   }
   EXPECT_EQ(out.drawn().back(),
-            "epoch 3/6 [==============>.............] 5/10  loss 0.5000  rate 2.00e-03  "
+            "epoch 3/6 [===============>..............] 5/10  loss 0.5000  lr 2.00e-03  "
             "32 samples/s  0:05 left");
 }
 
