@@ -164,7 +164,8 @@ void Progress::end_pass() {
 }
 
 void Progress::end_epoch(const EpochInfo& epoch) {
-  double speed = epoch.seconds > 0 ? static_cast<double>(epoch.samples) / epoch.seconds : 0;
+  double seconds = epoch.train_seconds > 0 ? epoch.train_seconds : epoch.seconds;
+  double speed = seconds > 0 ? static_cast<double>(epoch.samples) / seconds : 0;
   if (style_ == LogStyle::json) {
     Json metrics = Json::object();
     for (const auto& [name, value] : epoch.metrics) metrics[name] = value;
