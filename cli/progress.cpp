@@ -164,7 +164,8 @@ void Progress::end_pass() {
 }
 
 void Progress::end_epoch(const EpochInfo& epoch) {
-  double speed = epoch.seconds > 0 ? static_cast<double>(epoch.samples) / epoch.seconds : 0;
+  double seconds = epoch.train_seconds > 0 ? epoch.train_seconds : epoch.seconds;
+  double speed = seconds > 0 ? static_cast<double>(epoch.samples) / seconds : 0;
   if (style_ == LogStyle::json) {
     Json metrics = Json::object();
     for (const auto& [name, value] : epoch.metrics) metrics[name] = value;
@@ -215,14 +216,14 @@ std::optional<double> Progress::seconds_left() const {
   return seconds / static_cast<double>(only_first ? 1 : steps_ - 1) * static_cast<double>(batches_ - last_.batch);
 }
 
-// epoch 3/6 ━━━━━━━━━━╸━━━━━ 27/45  loss 0.2134  rate 0.0018  412 samples/s  0:08 left
+// epoch 3/6 ━━━━━━━━━━╸━━━━━ 27/45  loss 0.2134  lr 1.80e-03  412 samples/s  0:08 left
 // On a narrow terminal the less important parts go first.
 void Progress::draw_bar() {
   if (title_.empty()) return;
   std::vector<std::string> parts;  // in the order in which they are shown
   parts.push_back(batches_ > 0 ? fmt::format("{}/{}", last_.batch, batches_) : fmt::format("{}", last_.batch));
   parts.push_back(last_.loss ? fmt::format("loss {:#.4g}", *last_.loss) : "");
-  parts.push_back(last_.rate ? fmt::format("rate {:.2e}", *last_.rate) : "");
+  parts.push_back(last_.rate ? fmt::format("lr {:.2e}", *last_.rate) : "");
   parts.push_back(samples_ > 0 ? format_speed(samples_per_second()) + " samples/s" : "");
   auto left = seconds_left();
   parts.push_back(left ? format_duration(*left) + " left" : "");
@@ -250,7 +251,7 @@ std::string Progress::plain_step() const {
   std::string text = fmt::format("{}: batch {}", title_, last_.batch);
   if (batches_ > 0) text += fmt::format("/{}", batches_);
   if (last_.loss) text += fmt::format(", loss {:.4g}", *last_.loss);
-  if (last_.rate) text += fmt::format(", rate {:.3g}", *last_.rate);
+  if (last_.rate) text += fmt::format(", lr {:.3g}", *last_.rate);
   if (samples_ > 0) text += fmt::format(", {} samples/s", format_speed(samples_per_second()));
   if (auto left = seconds_left()) text += fmt::format(", {} left", format_duration(*left));
   return text;
@@ -261,7 +262,7 @@ void Progress::json_step() {
   if (epoch_ > 0) json["epoch"] = epoch_;
   if (batches_ > 0) json["batches"] = batches_;
   if (last_.loss) json["loss"] = *last_.loss;
-  if (last_.rate) json["rate"] = *last_.rate;
+  if (last_.rate) json["lr"] = *last_.rate;
   if (samples_ > 0) json["samples_per_s"] = samples_per_second();
   line(json_text(json));
 }

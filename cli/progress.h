@@ -27,10 +27,11 @@ struct StepInfo {
 };
 
 struct EpochInfo {
-  double seconds = 0;    // with validation
-  int64_t samples = 0;   // trained on
-  MetricValues metrics;  // in the order in which they are shown
-  bool best = false;     // the best by validation so far
+  double seconds = 0;        // with validation
+  int64_t samples = 0;       // trained on
+  MetricValues metrics;      // in the order in which they are shown
+  bool best = false;         // the best by validation so far
+  double train_seconds = 0;  // without validation, for samples a second; 0: not told apart
 };
 
 struct ProgressOptions {

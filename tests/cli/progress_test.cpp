@@ -82,7 +82,7 @@ TEST_F(ProgressTest, bar_shows_rates_without_the_first_batch) {
     progress.step({.batch = batch, .samples = 32, .loss = 0.5, .rate = 2e-3});
   }
   EXPECT_EQ(out.drawn().back(),
-            "epoch 3/6 [==============>.............] 5/10  loss 0.5000  rate 2.00e-03  "
+            "epoch 3/6 [===============>..............] 5/10  loss 0.5000  lr 2.00e-03  "
             "32 samples/s  0:05 left");
 }
 
@@ -130,12 +130,16 @@ TEST_F(ProgressTest, end_of_an_epoch_replaces_the_bar) {
     progress.begin_pass("validation", 12);
     EXPECT_EQ(out.drawn().back().substr(0, 22), "epoch 2/6 validation [");
     progress.end_pass();
-    progress.end_epoch({.seconds = 4, .samples = 1440, .metrics = {{"loss", 0.25}, {"val_loss", 1e-5}}, .best = true});
+    progress.end_epoch({.seconds = 4,
+                        .samples = 1440,
+                        .metrics = {{"loss", 0.25}, {"val_loss", 1e-5}},
+                        .best = true,
+                        .train_seconds = 3.2});
     before = out.text();
   }
   EXPECT_EQ(out.text(), before) << "nothing to tidy up";
   EXPECT_EQ(before.substr(before.rfind('\r')),
-            "\r\x1b[Kepoch 2/6  4.0 s  loss 0.25  val_loss 1e-05  360 samples/s  best so far\n");
+            "\r\x1b[Kepoch 2/6  4.0 s  loss 0.25  val_loss 1e-05  450 samples/s  best so far\n");
 }
 
 TEST_F(ProgressTest, plain_lines_come_every_twenty_seconds) {

@@ -2,11 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "graph/schema.h"
 #include "ops/op.h"
+#include "tests/support/paths.h"
 
 namespace graft {
 namespace {
@@ -89,6 +92,35 @@ TEST(OperatorRules, BroadcastingOperatorsSaySo) {
     if (!op->domain.empty() || op->gradient != GradientStatus::rule) continue;
     EXPECT_EQ(op->broadcasts, broadcasting.count(op->type) > 0) << name_of(*op);
   }
+}
+
+// The operators in a paragraph of the README: `heading: A, B, C.`
+std::vector<std::string> readme_list(const std::string& heading) {
+  std::ifstream in(test::source_dir() + "/README.md");
+  std::stringstream text;
+  text << in.rdbuf();
+  std::string all = text.str();
+  size_t begin = all.find(heading + ": ");
+  if (begin == std::string::npos) return {};
+  begin += heading.size() + 2;
+  std::istringstream words(all.substr(begin, all.find('.', begin) - begin));
+  std::vector<std::string> names;
+  for (std::string word; words >> word;) names.push_back(word.substr(0, word.find(',')));
+  return names;
+}
+
+// What it leaves out is no lie: a new operator needs no new line there.
+TEST(OperatorRules, ReadmeClaimsNoOperatorThatIsNotThere) {
+  auto status_of = [](const std::string& type) {
+    const Op* op = find_op("", type);
+    return op ? op->gradient : GradientStatus::unsupported;
+  };
+  std::vector<std::string> with_rule = readme_list("Operators with gradients");
+  std::vector<std::string> without = readme_list("Operators whose gradient is zero by definition");
+  EXPECT_GT(with_rule.size(), 50U);
+  EXPECT_GT(without.size(), 10U);
+  for (const auto& type : with_rule) EXPECT_EQ(status_of(type), GradientStatus::rule) << type;
+  for (const auto& type : without) EXPECT_EQ(status_of(type), GradientStatus::zero) << type;
 }
 
 }  // namespace
