@@ -279,7 +279,7 @@ Program& Session::evaluation(const std::map<std::string, Dims>& dims, const Loss
   add_output(*graph, added.sum, "graft.loss_sum");
   add_output(*graph, added.weight, "graft.weight_sum");
   add_output(*graph, prediction, "graft.prediction");
-  return compile(key, std::move(graph), {}, {});
+  return compile(key, std::move(graph), {});
 }
 
 TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
