@@ -136,8 +136,8 @@ void Progress::begin(std::string title, int64_t batches) {
   batches_ = batches;
   last_ = {};
   samples_ = first_samples_ = steps_ = 0;
-  time_ = begun_ = now();
-  next_draw_ = begun_ + (style_ == LogStyle::bar ? 0 : draw_interval(style_));
+  time_ = now();
+  next_draw_ = time_ + (style_ == LogStyle::bar ? 0 : draw_interval(style_));
   if (style_ == LogStyle::bar) draw_bar();
 }
 
@@ -202,18 +202,15 @@ int Progress::columns() const {
   return usual;
 }
 
-double Progress::samples_per_second() const {
-  bool only_first = steps_ < 2;
-  double seconds = time_ - (only_first ? begun_ : first_done_);
-  auto samples = static_cast<double>(only_first ? samples_ : samples_ - first_samples_);
-  return seconds > 0 ? samples / seconds : 0;
+std::optional<double> Progress::samples_per_second() const {
+  double seconds = time_ - first_done_;
+  if (steps_ < 2 || samples_ == 0 || !(seconds > 0)) return {};
+  return static_cast<double>(samples_ - first_samples_) / seconds;
 }
 
 std::optional<double> Progress::seconds_left() const {
-  if (steps_ == 0 || last_.batch > batches_) return {};
-  bool only_first = steps_ < 2;
-  double seconds = time_ - (only_first ? begun_ : first_done_);
-  return seconds / static_cast<double>(only_first ? 1 : steps_ - 1) * static_cast<double>(batches_ - last_.batch);
+  if (steps_ < 2 || last_.batch > batches_) return {};
+  return (time_ - first_done_) / static_cast<double>(steps_ - 1) * static_cast<double>(batches_ - last_.batch);
 }
 
 // epoch 3/6 ━━━━━━━━━━╸━━━━━ 27/45  loss 0.2134  lr 1.80e-03  412 samples/s  0:08 left
@@ -224,7 +221,8 @@ void Progress::draw_bar() {
   parts.push_back(batches_ > 0 ? fmt::format("{}/{}", last_.batch, batches_) : fmt::format("{}", last_.batch));
   parts.push_back(last_.loss ? fmt::format("loss {:#.4g}", *last_.loss) : "");
   parts.push_back(last_.rate ? fmt::format("lr {:.2e}", *last_.rate) : "");
-  parts.push_back(samples_ > 0 ? format_speed(samples_per_second()) + " samples/s" : "");
+  auto speed = samples_per_second();
+  parts.push_back(speed ? format_speed(*speed) + " samples/s" : "");
   auto left = seconds_left();
   parts.push_back(left ? format_duration(*left) + " left" : "");
 
@@ -252,7 +250,7 @@ std::string Progress::plain_step() const {
   if (batches_ > 0) text += fmt::format("/{}", batches_);
   if (last_.loss) text += fmt::format(", loss {:.4g}", *last_.loss);
   if (last_.rate) text += fmt::format(", lr {:.3g}", *last_.rate);
-  if (samples_ > 0) text += fmt::format(", {} samples/s", format_speed(samples_per_second()));
+  if (auto speed = samples_per_second()) text += fmt::format(", {} samples/s", format_speed(*speed));
   if (auto left = seconds_left()) text += fmt::format(", {} left", format_duration(*left));
   return text;
 }
@@ -263,7 +261,7 @@ void Progress::json_step() {
   if (batches_ > 0) json["batches"] = batches_;
   if (last_.loss) json["loss"] = *last_.loss;
   if (last_.rate) json["lr"] = *last_.rate;
-  if (samples_ > 0) json["samples_per_s"] = samples_per_second();
+  if (auto speed = samples_per_second()) json["samples_per_s"] = *speed;
   line(json_text(json));
 }
 

@@ -72,7 +72,8 @@ class Progress {
   void line(const std::string& text);
   void erase_bar();
   int columns() const;
-  double samples_per_second() const;
+  // From the second batch on: the first compiles and waits for the first data.
+  std::optional<double> samples_per_second() const;
   std::optional<double> seconds_left() const;
 
   ProgressOptions options_;
@@ -84,8 +85,7 @@ class Progress {
   std::string epoch_title_;
   int64_t epoch_ = 0, epochs_ = 0, batches_ = 0;
   StepInfo last_;
-  // The first batch is left out of rates: it compiles and waits for the first data.
-  double begun_ = 0, first_done_ = 0, time_ = 0, next_draw_ = 0;
+  double first_done_ = 0, time_ = 0, next_draw_ = 0;
   int64_t samples_ = 0, first_samples_ = 0, steps_ = 0;
   bool on_screen_ = false;
 };

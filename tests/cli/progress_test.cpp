@@ -172,17 +172,21 @@ TEST_F(ProgressTest, json_lines_are_json) {
   progress.begin_epoch(1, 3, 4);
   out.seconds = 2;
   progress.step({.batch = 1, .samples = 6, .loss = std::numeric_limits<double>::infinity()});
+  out.seconds = 4;
+  progress.step({.batch = 2, .samples = 6, .loss = 0.5, .rate = 0.125});
   progress.end_epoch({.seconds = 3, .samples = 6, .metrics = {{"loss", 0.5}, {"a \"name\"", NAN}}});
   std::vector<nlohmann::json> lines;
   for (const auto& line : out.lines()) lines.push_back(nlohmann::json::parse(line));
-  ASSERT_EQ(lines.size(), 3U);
+  ASSERT_EQ(lines.size(), 4U);
   EXPECT_EQ(lines[0]["event"], "note");
   EXPECT_EQ(lines[1]["event"], "step");
-  EXPECT_EQ(lines[1]["samples_per_s"], 3);
+  EXPECT_FALSE(lines[1].contains("samples_per_s"));
   EXPECT_TRUE(lines[1]["loss"].is_null());
-  EXPECT_EQ(lines[2]["epochs"], 3);
-  EXPECT_EQ(lines[2]["metrics"]["loss"], 0.5);
-  EXPECT_TRUE(lines[2]["metrics"]["a \"name\""].is_null());
+  EXPECT_EQ(lines[2]["samples_per_s"], 3);
+  EXPECT_EQ(lines[2]["lr"], 0.125);
+  EXPECT_EQ(lines[3]["epochs"], 3);
+  EXPECT_EQ(lines[3]["metrics"]["loss"], 0.5);
+  EXPECT_TRUE(lines[3]["metrics"]["a \"name\""].is_null());
 }
 
 TEST_F(ProgressTest, unknown_numbers_of_batches) {
