@@ -15,7 +15,19 @@
 namespace graft {
 namespace {
 
-// The severity where it is one to look at, and the message without control characters.
+bool is_control(char c) {
+  auto code = static_cast<unsigned char>(c);
+  return (code < 0x20 && c != '\n' && c != '\t') || code == 0x7f;
+}
+
+std::string printable(std::string_view text) {
+  std::string out;
+  for (char c : text)
+    out += is_control(c) ? fmt::format("\\x{:02x}", static_cast<unsigned char>(c)) : std::string(1, c);
+  return out;
+}
+
+// The severity where it is one to look at, and the message.
 class MessageFormatter : public spdlog::custom_flag_formatter {
  public:
   void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
@@ -24,12 +36,7 @@ class MessageFormatter : public spdlog::custom_flag_formatter {
     else if (message.level == spdlog::level::warn) append("warning: ");
     constexpr size_t longest = 20000;
     std::string_view text(message.payload.data(), message.payload.size());
-    for (char c : text.substr(0, longest)) {
-      auto code = static_cast<unsigned char>(c);
-      bool control = (code < 0x20 && c != '\n' && c != '\t') || code == 0x7f;
-      if (control) append(fmt::format("\\x{:02x}", code));
-      else out.push_back(c);
-    }
+    append(printable(text.substr(0, longest)));
     if (text.size() > longest) append("...");
   }
   std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<MessageFormatter>(); }
@@ -132,7 +139,9 @@ std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::st
   return dims;
 }
 
-void print_result(std::string_view text) {
+void print_result(std::string_view result) {
+  std::string shown = printable(result);
+  std::string_view text = shown;
   while (!text.empty()) {
     ssize_t written = ::write(STDOUT_FILENO, text.data(), text.size());
     if (written > 0) text.remove_prefix(static_cast<size_t>(written));

@@ -47,13 +47,13 @@ std::map<std::string, int64_t> parse_dims(const std::vector<std::string>& texts)
 std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::string, int64_t>& sizes,
                                       std::optional<int64_t> otherwise = {});
 
-// Results go to stdout at the end, when the verb has succeeded. A reader that has closed its end is no error;
-// DeviceError when the system refuses.
-void print_result(std::string_view text);
+// Results go to stdout at the end, when the verb has succeeded. Control characters, which hostile names may hold, are
+// shown as \xNN. A reader that has closed its end is no error; DeviceError when the system refuses.
+void print_result(std::string_view result);
 void print_json(const Json& result);
 
 // The log (spdlog's default logger) goes to stderr as "graft: ...", "graft: warning: ..." and "graft: error: ...".
-// Control characters, which hostile names may hold, are shown as \xNN.
+// Control characters are shown as in results.
 void start_log();
 // Logs the error that ended the command and gives its exit code: 1 failed run, 2 usage, 3 model, 4 data, 5 unsupported.
 int report(const std::exception& error);

@@ -23,6 +23,17 @@ size_t edit_distance(const std::string& a, const std::string& b) {
 
 }  // namespace
 
+UnsupportedError UnsupportedError::listing(const std::string& what, std::vector<Blocker> blockers) {
+  constexpr size_t longest = 50;
+  std::string text = what;
+  for (size_t i = 0; i < blockers.size() && i < longest; ++i)
+    text += cat("\n  [", blockers[i].type, " \"", blockers[i].name, "\"] ", blockers[i].reason);
+  if (blockers.size() > longest) text += cat("\n  and ", blockers.size() - longest, " more");
+  UnsupportedError error(text);
+  error.blockers_ = std::move(blockers);
+  return error;
+}
+
 std::vector<std::string> nearest_names(const std::string& wanted, const std::vector<std::string>& names, size_t count) {
   constexpr size_t longest = 256;  // names in hostile files reach a MiB: compare their beginnings
   std::vector<std::pair<size_t, std::string>> scored;

@@ -52,11 +52,24 @@ class DataError : public Error {
   explicit DataError(const Parts&... parts) : Error(cat(parts...)) {}
 };
 
+// A node that Graft cannot handle, and why. Type and name are empty where the reason says it all.
+struct Blocker {
+  std::string type;
+  std::string name;
+  std::string reason;
+};
+
 // The model is valid, but Graft cannot do what is asked with it.
 class UnsupportedError : public Error {
  public:
   template <class... Parts>
   explicit UnsupportedError(const Parts&... parts) : Error(cat(parts...)) {}
+  // All nodes that are in the way at once; the text lists the first of them.
+  static UnsupportedError listing(const std::string& what, std::vector<Blocker> blockers);
+  const std::vector<Blocker>& blockers() const { return blockers_; }
+
+ private:
+  std::vector<Blocker> blockers_;
 };
 
 // Memory, files, threads, accelerators.

@@ -51,12 +51,16 @@ std::vector<double> Node::reals(std::string_view attribute, const std::vector<do
   return value ? *value : otherwise;
 }
 
-std::string Node::where() const {
+Blocker Node::blocker(std::string reason) const {
   constexpr size_t longest = 120;
   std::string label = name.empty() ? provenance.source : name;
   if (label.empty() && !outputs.empty() && outputs[0]) label = outputs[0]->name;
   if (label.size() > longest) label = label.substr(0, longest) + "...";
-  return cat('[', domain.empty() ? "" : domain + ".", type, " \"", label, "\"]");
+  return {domain.empty() ? type : domain + "." + type, label, std::move(reason)};
+}
+std::string Node::where() const {
+  Blocker parts = blocker("");
+  return cat('[', parts.type, " \"", parts.name, "\"]");
 }
 
 std::vector<Node*> Graph::node_list() const {

@@ -94,6 +94,8 @@ struct Node {
   Value* output(size_t i) const { return i < outputs.size() ? outputs[i] : nullptr; }
   // `[Softmax "enc/attn_3"]`, the beginning of every message about this node.
   std::string where() const;
+  // The same in two parts, with a reason.
+  Blocker blocker(std::string reason) const;
 };
 
 // A state from step to step: `in` is read, `out` is what the step leaves (nullptr: read only).

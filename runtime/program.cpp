@@ -8,7 +8,7 @@ Program::Program(std::unique_ptr<Graph> graph, ParameterStore& store) : graph_(s
   graph_->sort();
   verify(*graph_);
   bind_states();
-  settle();
+  settlements_ = settle(*graph_);
   plan_ = plan_memory(*graph_, settlements_);
   prepare();
 }
@@ -28,23 +28,25 @@ void Program::bind_states() {
   layout_generation_ = store_.layout_generation();
 }
 
-void Program::settle() {
-  for (const auto& node : graph_->nodes()) {
+Settlements settle(const Graph& graph) {
+  Settlements settlements;
+  for (const auto& node : graph.nodes()) {
     const KernelFunctions* functions = find_kernel(*node);
     if (!functions) throw UnsupportedError(node->where(), " has no kernel for ", kernel_dtype(*node));
     const Settlement* forward = nullptr;
     if (node->forward) {
-      auto found = settlements_.find(node->forward);
-      if (found == settlements_.end()) throw ModelError(node->where(), " lost the forward node that it belongs to");
+      auto found = settlements.find(node->forward);
+      if (found == settlements.end()) throw ModelError(node->where(), " lost the forward node that it belongs to");
       forward = &found->second;
     }
-    Settlement& settlement = settlements_[node.get()] = functions->settle(*node, forward);
+    Settlement& settlement = settlements[node.get()] = functions->settle(*node, forward);
     for (size_t i = 0; i < node->outputs.size(); ++i) {
       Value* output = node->outputs[i];
       if (output && output->opaque)
         output->opaque_bytes = i < settlement.opaque_bytes.size() ? settlement.opaque_bytes[i] : 0;
     }
   }
+  return settlements;
 }
 
 void* Program::address(const MemoryPlan::Place& place) const {

@@ -33,6 +33,9 @@ struct MemoryPlan {
 
 using Settlements = std::unordered_map<const Node*, Settlement>;
 
+// What each kernel wants, by node; sets the sizes of opaque values. UnsupportedError for a node without a kernel.
+Settlements settle(const Graph& graph);
+
 // Assigns offsets by liveness; results take over the bytes of dying operands where kernels allow it.
 // DeviceError when the peak does not fit the machine's memory.
 MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements);
@@ -96,7 +99,6 @@ class Program {
   };
 
   void bind_states();
-  void settle();
   void prepare();
   void* address(const MemoryPlan::Place& place) const;
   void* address(const Value* value) const { return value ? address(plan_.places.at(value)) : nullptr; }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "graph/flops.h"
 #include "graph/logits.h"
 #include "ops/build.h"
 #include "runtime/evaluate.h"
@@ -49,6 +50,14 @@ void add_output(Graph& graph, Value* value, const std::string& name) {
   if (!value->name.empty() || value->role != Role::result) value = call("Identity", {Val(graph, value)}).value();
   graph.rename(value, name);
   graph.outputs.push_back(value);
+}
+
+std::vector<Value*> states_named(const Graph& graph, const std::set<std::string>& names) {
+  std::vector<Value*> found;
+  for (const auto& state : graph.states) {
+    if (names.count(state.in->name)) found.push_back(state.in);
+  }
+  return found;
 }
 
 // What the loss is computed on: a last activation that belongs to the loss is left out.
@@ -139,25 +148,31 @@ Program* Session::cached(const std::string& key) {
   return found == programs_.end() ? nullptr : found->second.get();
 }
 
-Program& Session::compile(const std::string& key, std::unique_ptr<Graph> graph,
-                          const std::set<std::string>& free_states, const Watch& watch) {
-  graph->prune();
-  fuse(*graph, options_.disabled);
-  graph->sort();
-  if (watch) watch("fuse", *graph);
+void Session::finish(Graph& graph, const std::set<std::string>& free_states, const Watch& watch) const {
+  graph.prune();
+  fuse(graph, options_.disabled);
+  graph.sort();
+  if (watch) watch("fuse", graph);
   std::map<std::string, Layout> masters;
+  for (const auto& state : graph.states) {
+    const std::string& name = state.in->name;
+    if (!store_.has(name)) continue;
+    const Layout& layout = store_.entry(name).layout;
+    if (!layout.is_plain(state.in->dims) || !(state.out || free_states.count(name))) masters[name] = layout;
+  }
+  split_prologue(graph);
+  lay_out(graph, masters);
+  graph.sort();
+  if (watch) watch("lay_out", graph);
+}
+
+Program& Session::compile(const std::string& key, std::unique_ptr<Graph> graph,
+                          const std::set<std::string>& free_states) {
+  finish(*graph, free_states, {});
   for (const auto& state : graph->states) {
     const std::string& name = state.in->name;
-    if (!store_.has(name)) {
-      store_.add_zeros(name, state.in->kind, state.in->dtype, state.in->dims);
-    } else if (!store_.entry(name).layout.is_plain(state.in->dims) || !(state.out || free_states.count(name))) {
-      masters[name] = store_.entry(name).layout;
-    }
+    if (!store_.has(name)) store_.add_zeros(name, state.in->kind, state.in->dtype, state.in->dims);
   }
-  split_prologue(*graph);
-  lay_out(*graph, masters);
-  graph->sort();
-  if (watch) watch("lay_out", *graph);
   auto program = std::make_unique<Program>(std::move(graph), store_);
   return *(programs_[key] = std::move(program));
 }
@@ -169,7 +184,7 @@ Program& Session::forward(const std::map<std::string, Dims>& dims, Mode mode) {
   // A forward pass in training mode shows what training computes; it leaves the statistics as they are.
   for (auto& state : graph->states) state.out = nullptr;
   graph->prune();
-  return compile(key, std::move(graph), {}, {});
+  return compile(key, std::move(graph), {});
 }
 
 std::set<std::string> Session::all_parameters() const {
@@ -205,7 +220,7 @@ Program& Session::vjp(const std::map<std::string, Dims>& dims, Mode mode) {
     Val zero = gradients[i] ? Val() : expand(constant_like(Val(*graph, wanted[i]), 0), wanted[i]->dims);
     add_output(*graph, gradients[i] ? gradients[i] : zero.value(), "grad:" + wanted[i]->name);
   }
-  return compile(key, std::move(graph), {}, {});
+  return compile(key, std::move(graph), {});
 }
 
 std::unique_ptr<Graph> Session::training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options,
@@ -216,10 +231,7 @@ std::unique_ptr<Graph> Session::training_graph(const std::map<std::string, Dims>
   graph->outputs.clear();
   Loss loss = add_loss(*graph, prediction, options.loss);
   Value* one = constant_like(Val(*graph, loss.sum), 1).value();
-  std::vector<Value*> parameters;
-  for (const auto& state : graph->states) {
-    if (trainable.count(state.in->name)) parameters.push_back(state.in);
-  }
+  std::vector<Value*> parameters = states_named(*graph, trainable);
   if (parameters.empty()) throw UsageError("no trainable parameter reaches the loss: nothing to train");
   std::vector<Value*> gradients = differentiate(*graph, {loss.sum}, {one}, parameters);
   if (watch) watch("differentiate", *graph);
@@ -263,7 +275,7 @@ Program& Session::evaluation(const std::map<std::string, Dims>& dims, const Loss
   add_output(*graph, added.sum, "graft.loss_sum");
   add_output(*graph, added.weight, "graft.weight_sum");
   add_output(*graph, prediction, "graft.prediction");
-  return compile(key, std::move(graph), {}, {});
+  return compile(key, std::move(graph), {});
 }
 
 TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
@@ -276,11 +288,55 @@ TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, cons
   auto graph = training_graph(dims, options, &apply, {});
   // With accumulation another Program writes the parameters: their layouts are still chosen here.
   std::set<std::string> free_states(options.trainable.begin(), options.trainable.end());
-  programs.step = &compile(key, std::move(graph), free_states, {});
+  programs.step = &compile(key, std::move(graph), free_states);
   if (options.accumulate) {
-    if (!programs.apply || programs.apply->stale()) programs.apply = &compile(apply_key, std::move(apply), {}, {});
+    if (!programs.apply || programs.apply->stale()) programs.apply = &compile(apply_key, std::move(apply), {});
   }
   return programs;
+}
+
+Trainability Session::trainability(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
+  Trainability found;
+  auto passes = [&](const auto& pass) {
+    try {
+      pass();
+      return true;
+    } catch (const UnsupportedError& error) {
+      const auto& blockers = error.blockers();
+      if (blockers.empty()) found.blockers.push_back({"", "", error.what()});
+      found.blockers.insert(found.blockers.end(), blockers.begin(), blockers.end());
+      return false;
+    }
+  };
+  std::set<std::string> trainable(options.trainable.begin(), options.trainable.end());
+  std::unique_ptr<Graph> graph = graph_->clone();
+  bool shaped = passes([&] {
+    set_mode(*graph, true, trainable);
+    specialise(*graph, dims, evaluator());
+  });
+  if (!shaped) return found;
+  passes([&] { decompose(*graph, expand_, evaluator()); });  // what it cannot expand stays as it is
+  passes([&] {
+    recognise(*graph, options_.disabled);
+    graph->prune();
+    Val prediction(*graph, prediction_of(*graph, options.output, options.loss.type));
+    if (!is_float(prediction.dtype())) throw UnsupportedError("the model's output to train on is ", prediction.dtype());
+    Value* seed = graph->add_input("graft.cotangent", prediction.dtype(), prediction.dims());
+    std::vector<Value*> parameters = states_named(*graph, trainable);
+    std::vector<Value*> gradients = differentiate(*graph, {prediction.value()}, {seed}, parameters);
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      if (gradients[i]) trainable.erase(parameters[i]->name);
+    }
+    found.without_gradient.assign(trainable.begin(), trainable.end());
+  });
+  return found;
+}
+
+StepCost Session::training_cost(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
+  std::unique_ptr<Graph> apply;
+  auto graph = training_graph(dims, options, &apply, {});
+  finish(*graph, {}, {});
+  return {plan_memory(*graph, settle(*graph)).peak_bytes(), flops(*graph)};
 }
 
 std::string Session::text_after(const std::string& pass, const std::map<std::string, Dims>& dims,
@@ -300,8 +356,12 @@ std::string Session::text_after(const std::string& pass, const std::map<std::str
   std::set<std::string> free_states;
   std::unique_ptr<Graph> apply;
   if (options) free_states.insert(options->trainable.begin(), options->trainable.end());
-  auto graph = options ? training_graph(dims, *options, &apply, watch) : specialised(dims, Mode::infer, {}, watch);
-  if (text.empty()) compile("text", std::move(graph), free_states, watch);
+  try {
+    auto graph = options ? training_graph(dims, *options, &apply, watch) : specialised(dims, Mode::infer, {}, watch);
+    if (text.empty()) finish(*graph, free_states, watch);
+  } catch (const Error&) {
+    if (text.empty()) throw;  // what a later pass refuses was printed before
+  }
   if (text.empty()) throw UsageError("the pass \"", pass, "\" runs on training graphs only");
   return text;
 }

@@ -39,6 +39,18 @@ struct TrainingPrograms {
   // "graft.weight_sum", "graft.prediction".
 };
 
+// Whether training can work, found without computing anything.
+struct Trainability {
+  std::vector<Blocker> blockers;              // every node that stands in the way
+  std::vector<std::string> without_gradient;  // parameters to be trained on which the output does not depend
+};
+
+// What one step takes: the peak of the memory plan, and the arithmetic (see graph/flops.h).
+struct StepCost {
+  int64_t peak_bytes = 0;
+  double flops = 0;
+};
+
 class Session {
  public:
   // `graph` as importers/onnx gives it. Classifies parameters and moves them into the store.
@@ -65,6 +77,11 @@ class Session {
   Program& evaluation(const std::map<std::string, Dims>& dims, const LossOptions& loss, const std::string& output);
   TrainingPrograms training(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
 
+  // Looks for what training on `output` ("": the first) runs into, without stopping at the first pass that refuses.
+  Trainability trainability(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
+  // Plans a training step without taking its memory. DeviceError with the bytes wanted where they do not fit.
+  StepCost training_cost(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
+
   // The graph after a pass, for `inspect --after`: "lift", "classify", "specialise", "decompose", "recognise",
   // "differentiate", "fuse", "lay_out". A cross-entropy training graph when `training` is given.
   std::string text_after(const std::string& pass, const std::map<std::string, Dims>& dims,
@@ -76,9 +93,10 @@ class Session {
                                      const std::set<std::string>& live, const Watch& watch);
   std::unique_ptr<Graph> training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options,
                                         std::unique_ptr<Graph>* apply, const Watch& watch);
+  // The passes behind differentiation, up to final layouts.
   // `free_states`: read-only here, written by another Program: this graph may choose their layouts.
-  Program& compile(const std::string& key, std::unique_ptr<Graph> graph, const std::set<std::string>& free_states,
-                   const Watch& watch);
+  void finish(Graph& graph, const std::set<std::string>& free_states, const Watch& watch) const;
+  Program& compile(const std::string& key, std::unique_ptr<Graph> graph, const std::set<std::string>& free_states);
   std::set<std::string> all_parameters() const;
   Program* cached(const std::string& key);
 

@@ -74,16 +74,14 @@ bool expand_all(Graph& graph, const Expander& expand) {
 }
 
 void refuse_without_kernel(const Graph& graph) {
-  constexpr size_t longest = 50;
-  std::string missing;
-  size_t count = 0;
+  std::vector<Blocker> missing;
   for (const auto& node : graph.nodes()) {
     if (find_kernel(*node)) continue;
-    if (++count <= longest) missing += cat("\n  ", node->where(), " for ", kernel_dtype(*node));
+    missing.push_back(
+        node->blocker(cat("has neither a kernel for ", kernel_dtype(*node), " nor a function body that trains well")));
   }
-  if (count > longest) missing += cat("\n  and ", count - longest, " more");
-  if (count)
-    throw UnsupportedError(count, " node(s) have neither a kernel nor a function body that trains well:", missing);
+  if (!missing.empty())
+    throw UnsupportedError::listing(cat(missing.size(), " node(s) cannot be computed:"), std::move(missing));
 }
 
 }  // namespace

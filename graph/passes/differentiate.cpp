@@ -53,24 +53,22 @@ class Differentiator {
   void refuse_unsupported(const std::vector<Node*>& order) const {
     std::unordered_set<const Value*> reached;
     for (const auto& entry : gradients_) reached.insert(entry.first);
-    std::string missing;
-    size_t count = 0;
+    std::vector<Blocker> missing;
     for (auto node = order.rbegin(); node != order.rend(); ++node) {
       bool on_the_way = passes_gradient(**node) && std::any_of((*node)->outputs.begin(), (*node)->outputs.end(),
                                                                [&](const Value* v) { return v && reached.count(v); });
       if (!on_the_way) continue;
       const Op* op = find_op(**node);
-      if (!op || op->gradient == GradientStatus::unsupported) {
-        if (++count <= 20) missing += "\n  " + (*node)->where();
-      }
+      if (!op || op->gradient == GradientStatus::unsupported) missing.push_back((*node)->blocker("has no gradient"));
       for (const Value* input : (*node)->inputs) {
         if (input && carries_.count(input)) reached.insert(input);
       }
     }
-    if (count)
-      throw UnsupportedError(
-          count, " node(s) on the way from the loss to what is trained have no gradient: freeze what lies before them",
-          missing);
+    if (missing.empty()) return;
+    std::reverse(missing.begin(), missing.end());
+    throw UnsupportedError::listing(
+        cat(missing.size(), " node(s) lie between the loss and what is trained: freeze what stands before them"),
+        std::move(missing));
   }
 
   void visit(Node& node) {

@@ -23,12 +23,13 @@ class LayoutChooser {
   }
 
   void run() {
-    std::string missing;
+    std::vector<Blocker> missing;
     for (Node* node : graph_.node_list()) {
       if (find_kernel(*node)) choose(node);
-      else missing += cat("\n  ", node->where(), " for ", kernel_dtype(*node));
+      else missing.push_back(node->blocker(cat("has no kernel for ", kernel_dtype(*node))));
     }
-    if (!missing.empty()) throw UnsupportedError("these nodes have no kernel:", missing);
+    if (!missing.empty())
+      throw UnsupportedError::listing(cat(missing.size(), " node(s) cannot be computed:"), std::move(missing));
     graph_.insert_before(nullptr);
     for (Value*& output : graph_.outputs) output = plain_output(output);
     for (auto& state : graph_.states) {

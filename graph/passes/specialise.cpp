@@ -27,9 +27,9 @@ class Specialiser {
 
   void run() {
     for (Node* node : graph_.node_list()) visit(node);
-    if (!data_dependent_.empty()) {
-      throw UnsupportedError("the shapes of these nodes depend on the data, which is not supported:", data_dependent_);
-    }
+    if (!data_dependent_.empty())
+      throw UnsupportedError::listing("what these nodes do depends on the data, not on shapes and constants alone:",
+                                      std::move(data_dependent_));
     graph_.insert_before(nullptr);
     graph_.prune();
   }
@@ -64,7 +64,7 @@ class Specialiser {
     bool shaped =
         std::all_of(node->outputs.begin(), node->outputs.end(), [](const Value* v) { return !v || v->shaped(); });
     if (!shaped) {
-      data_dependent_ += "\n  " + node->where();
+      data_dependent_.push_back(node->blocker("has a shape that depends on the data"));
       return;
     }
     for (const Value* output : node->outputs) {
@@ -119,9 +119,8 @@ class Specialiser {
   void inline_if(Node* node) {
     const Value* condition = node->inputs.at(0);
     if (!condition->is_constant()) {
-      throw UnsupportedError(
-          node->where(),
-          " has a condition that depends on the data: only conditions on shapes and constants are supported");
+      data_dependent_.push_back(node->blocker("has a condition that depends on the data"));
+      return;
     }
     bool taken = condition->data.cast(DType::boolean).data<bool>()[0];
     auto found = node->attributes.find(taken ? "then_branch" : "else_branch");
@@ -148,7 +147,7 @@ class Specialiser {
 
   Graph& graph_;
   const Evaluator& evaluate_;
-  std::string data_dependent_;
+  std::vector<Blocker> data_dependent_;
 };
 
 }  // namespace

@@ -1,0 +1,320 @@
+// graft inspect: what a model is made of, what in it can be trained, and what a training step takes.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/command.h"
+#include "cli/verbs.h"
+#include "runtime/model_session.h"
+
+namespace graft {
+namespace {
+
+constexpr const char* examples = R"(Examples:
+  graft inspect model.onnx
+  graft inspect model.onnx --train 'head.*' --batch 16 --dim sequence=128
+  graft inspect model.onnx --after differentiate --batch 2
+
+The first axis of the inputs is the batch where it is free. Other free dimensions without --dim are taken as 64.
+A training step is one with AdamW on the first output: cross-entropy, or MSE where that has one dimension only. Its
+memory is the peak of the plan; FLOPs count two for each multiply-add of convolutions and products, forward and
+backward, and one for each element elsewhere.
+PASS: lift, classify, specialise, decompose, recognise, differentiate, fuse, lay_out.
+
+Keys of --json: model, ir_version, opsets, producer, graph, metadata, operators, functions, inputs and outputs (name,
+dtype, dims: numbers, names or null), free_dims (name, of), parameters (name, dtype, dims, count, kind, trainable,
+selected), totals (tensors, tensor_bytes, parameters, trainable, selected: elements), blockers (operator, node,
+reason), without_gradient, assumed_dims, training_steps (batch, planned_peak_bytes, flops; or error).)";
+
+struct InspectOptions {
+  std::string model, after, mode = "train";
+  std::vector<std::string> train, freeze, dims;
+  std::vector<int64_t> batches;
+  bool json = false;
+};
+
+// A dimension as JSON has it: its size, its name, or null.
+Json dims_of(const Value& value) {
+  if (!value.ranked) return nullptr;
+  Json dims = Json::array();
+  for (size_t i = 0; i < value.dims.size(); ++i) {
+    bool named = i < value.dim_names.size() && !value.dim_names[i].empty();
+    if (value.dims[i] >= 0) dims.push_back(value.dims[i]);
+    else if (named) dims.push_back(value.dim_names[i]);
+    else dims.push_back(nullptr);
+  }
+  return dims;
+}
+
+Json describe(const Value& value) {
+  return {{"name", value.name}, {"dtype", name_of(value.dtype)}, {"dims", dims_of(value)}};
+}
+
+Json describe(const ModelSummary& summary) {
+  Json opsets = Json::object();
+  for (const auto& [domain, version] : summary.opsets) opsets[domain.empty() ? "ai.onnx" : domain] = version;
+  return {
+      {"ir_version", summary.ir_version},
+      {"opsets", opsets},
+      {"producer", summary.producer_name + (summary.producer_version.empty() ? "" : " " + summary.producer_version)},
+      {"graph", summary.graph_name},
+      {"metadata", summary.metadata},
+      {"operators", summary.operators},
+      {"functions", summary.functions}};
+}
+
+Json describe(const std::vector<Blocker>& blockers) {
+  Json list = Json::array();
+  for (const auto& [type, name, reason] : blockers)
+    list.push_back({{"operator", type}, {"node", name}, {"reason", reason}});
+  return list;
+}
+
+// What a Session knows of a model beyond its file.
+class SessionReport {
+ public:
+  SessionReport(Session& session, const InspectOptions& options)
+      : session_(session), options_(options), selected_(session.match(options.train, options.freeze)) {
+    bind_free_dims();
+    training_.trainable = selected_;
+    const std::vector<Value*>& outputs = session.graph().outputs;
+    bool one_dim = !outputs.empty() && outputs[0]->ranked && outputs[0]->dims.size() < 2;
+    training_.loss.type = one_dim ? LossType::mse : LossType::cross_entropy;
+  }
+
+  std::string text_after(const std::string& pass) {
+    return session_.text_after(pass, input_dims(batches_.at(0)), options_.mode == "train" ? &training_ : nullptr);
+  }
+
+  void add_to(Json& report, int64_t tensors, int64_t tensor_bytes) {
+    for (const auto& [key, values] :
+         {std::pair("inputs", &session_.graph().inputs), {"outputs", &session_.graph().outputs}}) {
+      report[key] = Json::array();
+      for (const Value* value : *values) report[key].push_back(describe(*value));
+    }
+    add_free_dims(report);
+    report["totals"] = {{"tensors", tensors}, {"tensor_bytes", tensor_bytes}};
+    add_parameters(report);
+    Trainability trainability = check_training();
+    report["blockers"] = describe(trainability.blockers);
+    report["without_gradient"] = trainability.without_gradient;
+    report["assumed_dims"] = assumed_;
+    report["training_steps"] = Json::array();
+    for (int64_t batch : batches_) report["training_steps"].push_back(cost_of_step(batch));
+  }
+
+ private:
+  // Free dims are the batch, given, or assumed.
+  void bind_free_dims() {
+    constexpr int64_t assumption = 64;
+    sizes_ = parse_dims(options_.dims);
+    for (const FreeDim& free : free_dims(session_.graph())) {
+      if (free.axis == 0 && !sizes_.count(free.name)) batch_names_.insert(free.name);
+    }
+    for (const FreeDim& free : free_dims(session_.graph())) {
+      if (!sizes_.count(free.name) && !batch_names_.count(free.name)) assumed_[free.name] = assumption;
+    }
+    batches_ = options_.batches.empty() ? std::vector<int64_t>{1, 8, 32} : options_.batches;
+    if (!batch_names_.empty()) return;
+    if (!options_.batches.empty()) throw UsageError("--batch: the first axis of the model's inputs is not free");
+    auto dims = bind_dims(session_.graph(), sizes_, assumption);
+    batches_ = {dims.empty() || dims.begin()->second.empty() ? 1 : dims.begin()->second[0]};
+  }
+
+  std::map<std::string, Dims> input_dims(int64_t batch) const {
+    auto sizes = sizes_;
+    for (const auto& [name, size] : assumed_) sizes[name] = size;
+    for (const auto& name : batch_names_) sizes[name] = batch;
+    return bind_dims(session_.graph(), sizes);
+  }
+
+  void add_free_dims(Json& report) const {
+    std::map<std::string, Json> places;
+    for (const FreeDim& free : free_dims(session_.graph()))
+      places[free.name].push_back(cat(free.input->name, '.', free.axis));
+    report["free_dims"] = Json::array();
+    for (const auto& [name, of] : places) report["free_dims"].push_back({{"name", name}, {"of", of}});
+  }
+
+  void add_parameters(Json& report) const {
+    std::vector<std::string> trainable = session_.parameters();
+    auto has = [](const std::vector<std::string>& names, const std::string& name) {
+      return std::find(names.begin(), names.end(), name) != names.end();
+    };
+    int64_t all = 0, can = 0, will = 0;
+    report["parameters"] = Json::array();
+    for (const auto& state : session_.graph().states) {
+      Json entry = describe(*state.in);
+      bool parameter = state.in->kind == StateKind::parameter;
+      bool can_train = has(trainable, state.in->name), selected = has(selected_, state.in->name);
+      int64_t count = state.in->count();
+      entry["count"] = count;
+      entry["kind"] = parameter ? "parameter" : "statistic";
+      entry["trainable"] = can_train;
+      entry["selected"] = selected;
+      report["parameters"].push_back(entry);
+      all += parameter ? count : 0;
+      can += can_train ? count : 0;
+      will += selected ? count : 0;
+    }
+    report["totals"]["parameters"] = all;
+    report["totals"]["trainable"] = can;
+    report["totals"]["selected"] = will;
+  }
+
+  Trainability check_training() const {
+    if (selected_.empty()) return {{{"", "", "the model has no parameters to train"}}, {}};
+    try {
+      return session_.trainability(input_dims(batches_.at(0)), training_);
+    } catch (const Error& error) {
+      return {{{"", "", error.what()}}, {}};
+    }
+  }
+
+  Json cost_of_step(int64_t batch) const {
+    try {
+      StepCost cost = session_.training_cost(input_dims(batch), training_);
+      return {{"batch", batch}, {"planned_peak_bytes", cost.peak_bytes}, {"flops", cost.flops}};
+    } catch (const Error& error) {
+      return {{"batch", batch}, {"error", error.what()}};
+    }
+  }
+
+  Session& session_;
+  const InspectOptions& options_;
+  std::vector<std::string> selected_;
+  TrainingOptions training_;
+  std::map<std::string, int64_t> sizes_, assumed_;
+  std::set<std::string> batch_names_;
+  std::vector<int64_t> batches_;
+};
+
+// 1536 of step 1024 is "1.50 Ki".
+std::string scaled(double value, double step, const std::vector<std::string>& prefixes) {
+  size_t i = 0;
+  for (; value >= step && i + 1 < prefixes.size(); ++i) value /= step;
+  return fmt::format("{:.{}f} {}", value, i ? 2 : 0, prefixes[i]);
+}
+
+std::string type_text(const Json& value) {
+  std::string dims;
+  for (const Json& dim : value["dims"])
+    dims += (dims.empty() ? "" : ",") + (dim.is_null() ? "?" : dim.is_string() ? dim.get<std::string>() : dim.dump());
+  return value["dtype"].get<std::string>() + '[' + (value["dims"].is_null() ? "..." : dims) + ']';
+}
+
+void write_file_text(fmt::memory_buffer& out, const Json& report) {
+  auto at = fmt::appender(out);
+  fmt::format_to(at, "{}\n  IR {}", report["model"].get<std::string>(), report["ir_version"].get<int64_t>());
+  for (const auto& [domain, version] : report["opsets"].items())
+    fmt::format_to(at, ", {} opset {}", domain, version.get<int64_t>());
+  std::string producer = report["producer"].get<std::string>();
+  if (!producer.empty()) fmt::format_to(at, ", by {}", producer);
+  fmt::format_to(at, "\noperators\n");
+  for (const auto& [type, count] : report["operators"].items())
+    fmt::format_to(at, "  {:6} {}\n", count.get<int64_t>(), type);
+}
+
+void write_parameters_text(fmt::memory_buffer& out, const Json& report) {
+  auto at = fmt::appender(out);
+  const Json& totals = report["totals"];
+  fmt::format_to(at, "parameters: {} elements, {} can be trained, {} selected; {} tensors in {} bytes\n",
+                 totals["parameters"].get<int64_t>(), totals["trainable"].get<int64_t>(),
+                 totals["selected"].get<int64_t>(), totals["tensors"].get<int64_t>(),
+                 totals["tensor_bytes"].get<int64_t>());
+  for (const Json& entry : report["parameters"]) {
+    const char* use = entry["selected"].get<bool>()                     ? "trained"
+                      : entry["kind"].get<std::string>() == "statistic" ? "statistic"
+                      : entry["trainable"].get<bool>()                  ? "frozen"
+                                                                        : "cannot be trained";
+    fmt::format_to(at, "  {:10} {:24} {}\n", use, type_text(entry), entry["name"].get<std::string>());
+  }
+}
+
+void write_training_text(fmt::memory_buffer& out, const Json& report) {
+  auto at = fmt::appender(out);
+  const Json& blockers = report["blockers"];
+  fmt::format_to(at, "training: {}\n", blockers.empty() ? "nothing blocks it" : "blocked");
+  for (const Json& blocker : blockers) {
+    std::string type = blocker["operator"].get<std::string>();
+    if (!type.empty()) fmt::format_to(at, "  [{} \"{}\"]", type, blocker["node"].get<std::string>());
+    fmt::format_to(at, "{} {}\n", type.empty() ? " " : "", blocker["reason"].get<std::string>());
+  }
+  for (const Json& name : report["without_gradient"])
+    fmt::format_to(at, "  the first output does not depend on \"{}\"\n", name.get<std::string>());
+  for (const auto& [name, size] : report["assumed_dims"].items())
+    fmt::format_to(at, "  {} is taken as {}, change it with --dim\n", name, size.get<int64_t>());
+  for (const Json& step : report["training_steps"]) {
+    fmt::format_to(at, "  batch {:<5} ", step["batch"].get<int64_t>());
+    if (step.contains("error")) fmt::format_to(at, "{}\n", blockers.empty() ? step["error"].get<std::string>() : "-");
+    else
+      fmt::format_to(at, "{:>10}B  {:>10}FLOP a step\n",
+                     scaled(step["planned_peak_bytes"].get<double>(), 1024, {"", "Ki", "Mi", "Gi", "Ti"}),
+                     scaled(step["flops"].get<double>(), 1000, {"", "k", "M", "G", "T", "P"}));
+  }
+}
+
+std::string to_text(const Json& report) {
+  fmt::memory_buffer out;
+  write_file_text(out, report);
+  for (const char* key : {"inputs", "outputs"}) {
+    if (!report.contains(key)) continue;
+    fmt::format_to(fmt::appender(out), "{}\n", key);
+    for (const Json& value : report[key])
+      fmt::format_to(fmt::appender(out), "  {:24} {}\n", type_text(value), value["name"].get<std::string>());
+  }
+  if (report.contains("parameters")) write_parameters_text(out, report);
+  write_training_text(out, report);
+  return fmt::to_string(out);
+}
+
+void inspect(const InspectOptions& options) {
+  OnnxModel file = OnnxModel::load(options.model);
+  ModelSummary summary = file.summary();
+  Json report = {{"model", options.model}};
+  report.update(describe(summary));
+  std::optional<ModelSession> model;
+  try {
+    model.emplace(std::move(file));
+  } catch (const UnsupportedError& error) {
+    if (!options.after.empty()) throw;
+    bool listed = !error.blockers().empty();
+    report["blockers"] = describe(listed ? error.blockers() : std::vector<Blocker>{{"", "", error.what()}});
+    for (const char* key : {"without_gradient", "assumed_dims", "training_steps"}) report[key] = Json::array();
+  }
+  if (model) {
+    SessionReport session(model->session(), options);
+    if (!options.after.empty()) return print_result(session.text_after(options.after));
+    session.add_to(report, summary.tensor_count, summary.tensor_bytes);
+  }
+  if (options.json) print_json(report);
+  else print_result(to_text(report));
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+  auto options = std::make_shared<InspectOptions>();
+  CLI::App& verb = *app.add_subcommand("inspect", "Show what a model is made of and whether it can be trained");
+  add_model(verb, options->model);
+  verb.add_option("--after", options->after, "Print the graph after this pass, in ONNX text, and nothing else")
+      ->option_text("PASS");
+  verb.add_option("--mode", options->mode, "Which graph --after prints: that of training (the default) or of inference")
+      ->option_text("infer|train");
+  add_list(verb, "--train", options->train, "Parameters to train; all unless given")->option_text("GLOB ...");
+  add_list(verb, "--freeze", options->freeze, "Parameters to leave as they are")->option_text("GLOB ...");
+  add_dims(verb, options->dims);
+  verb.add_option("--batch", options->batches, "Batch size to plan a training step for (default 1, 8 and 32)")
+      ->allow_extra_args(false)
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
+      ->option_text("N ...");
+  add_threads(verb);
+  add_json(verb, options->json);
+  verb.footer(examples);
+  verb.callback([options] {
+    require_choice("--mode", options->mode, {"infer", "train"});
+    inspect(*options);
+  });
+}
+
+}  // namespace graft

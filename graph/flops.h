@@ -1,0 +1,14 @@
+// How much arithmetic a graph of known shapes asks for.
+#pragma once
+
+#include "graph/graph.h"
+
+namespace graft {
+
+// Convolutions and matrix products, forward and backward, count two for each multiply-add. Every other node counts one
+// for each element of its largest operand or result, those that only move data nothing.
+double flops(const Node& node);
+// Of the nodes that run every step.
+double flops(const Graph& graph);
+
+}  // namespace graft
