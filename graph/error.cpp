@@ -25,7 +25,7 @@ size_t edit_distance(const std::string& a, const std::string& b) {
 
 UnsupportedError UnsupportedError::listing(const std::string& what, std::vector<Blocker> blockers) {
   constexpr size_t longest = 50;
-  std::string text = what;
+  std::string text = cat(blockers.size(), " node(s) ", what, ':');
   for (size_t i = 0; i < blockers.size() && i < longest; ++i)
     text += cat("\n  [", blockers[i].type, " \"", blockers[i].name, "\"] ", blockers[i].reason);
   if (blockers.size() > longest) text += cat("\n  and ", blockers.size() - longest, " more");

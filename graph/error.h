@@ -64,7 +64,7 @@ class UnsupportedError : public Error {
  public:
   template <class... Parts>
   explicit UnsupportedError(const Parts&... parts) : Error(cat(parts...)) {}
-  // All nodes that are in the way at once; the text lists the first of them.
+  // All nodes at once; the text is "N node(s) WHAT:" and the first of them.
   static UnsupportedError listing(const std::string& what, std::vector<Blocker> blockers);
   const std::vector<Blocker>& blockers() const { return blockers_; }
 

@@ -52,16 +52,6 @@ void add_output(Graph& graph, Value* value, const std::string& name) {
   graph.outputs.push_back(value);
 }
 
-// The output named; the first where `name` is empty.
-Value* trained_output(const Graph& graph, const std::string& name) {
-  Value* output = name.empty() ? graph.outputs.at(0) : graph.find(name);
-  if (output) return output;
-  std::vector<std::string> names;
-  for (const Value* known : graph.outputs) names.push_back(known->name);
-  throw UsageError("the model has no value \"", name, "\" to train on; nearest: \"",
-                   nearest_names(name, names, 1).at(0), '"');
-}
-
 std::vector<Value*> states_named(const Graph& graph, const std::set<std::string>& names) {
   std::vector<Value*> found;
   for (const auto& state : graph.states) {
@@ -72,7 +62,13 @@ std::vector<Value*> states_named(const Graph& graph, const std::set<std::string>
 
 // What the loss is computed on: a last activation that belongs to the loss is left out.
 Value* prediction_of(const Graph& graph, const std::string& name, LossType loss) {
-  Value* output = trained_output(graph, name);
+  Value* output = name.empty() ? graph.outputs.at(0) : graph.find(name);
+  if (!output) {
+    std::vector<std::string> names;
+    for (const Value* known : graph.outputs) names.push_back(known->name);
+    throw UsageError("the model has no value \"", name, "\" to train on; nearest: \"",
+                     nearest_names(name, names, 1).at(0), '"');
+  }
   Logits logits = logits_of(output);
   bool softmax = logits.activation == LastActivation::softmax || logits.activation == LastActivation::log_softmax;
   bool sigmoid = logits.activation == LastActivation::sigmoid;

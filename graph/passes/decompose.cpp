@@ -80,8 +80,7 @@ void refuse_without_kernel(const Graph& graph) {
     missing.push_back(
         node->blocker(cat("has neither a kernel for ", kernel_dtype(*node), " nor a function body that trains well")));
   }
-  if (!missing.empty())
-    throw UnsupportedError::listing(cat(missing.size(), " node(s) cannot be computed:"), std::move(missing));
+  if (!missing.empty()) throw UnsupportedError::listing("cannot be computed", std::move(missing));
 }
 
 }  // namespace

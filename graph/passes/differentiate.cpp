@@ -66,9 +66,8 @@ class Differentiator {
     }
     if (missing.empty()) return;
     std::reverse(missing.begin(), missing.end());
-    throw UnsupportedError::listing(
-        cat(missing.size(), " node(s) lie between the loss and what is trained: freeze what stands before them"),
-        std::move(missing));
+    throw UnsupportedError::listing("lie between the loss and what is trained (freeze what stands before them)",
+                                    std::move(missing));
   }
 
   void visit(Node& node) {

@@ -28,8 +28,7 @@ class LayoutChooser {
       if (find_kernel(*node)) choose(node);
       else missing.push_back(node->blocker(cat("has no kernel for ", kernel_dtype(*node))));
     }
-    if (!missing.empty())
-      throw UnsupportedError::listing(cat(missing.size(), " node(s) cannot be computed:"), std::move(missing));
+    if (!missing.empty()) throw UnsupportedError::listing("cannot be computed", std::move(missing));
     graph_.insert_before(nullptr);
     for (Value*& output : graph_.outputs) output = plain_output(output);
     for (auto& state : graph_.states) {

@@ -28,7 +28,7 @@ class Specialiser {
   void run() {
     for (Node* node : graph_.node_list()) visit(node);
     if (!data_dependent_.empty())
-      throw UnsupportedError::listing("what these nodes do depends on the data, not on shapes and constants alone:",
+      throw UnsupportedError::listing("must be known before the data, from shapes and constants alone",
                                       std::move(data_dependent_));
     graph_.insert_before(nullptr);
     graph_.prune();
@@ -64,13 +64,22 @@ class Specialiser {
     bool shaped =
         std::all_of(node->outputs.begin(), node->outputs.end(), [](const Value* v) { return !v || v->shaped(); });
     if (!shaped) {
-      data_dependent_.push_back(node->blocker("has a shape that depends on the data"));
+      data_dependent_.push_back(node->blocker(cat("has a shape that depends on ", what_is_open(*node))));
       return;
     }
     for (const Value* output : node->outputs) {
       if (output && !output->opaque) byte_count(output->dtype, output->dims);  // overflow is an error here
     }
     fold(node);
+  }
+
+  // What keeps the shape of a node's results open.
+  std::string what_is_open(const Node& node) const {
+    for (const Value* input : node.inputs) {
+      auto found = unfolded_.find(input);
+      if (found != unfolded_.end()) return found->second->where() + ", for which there is no kernel";
+    }
+    return "the data";
   }
 
   void replace(Node* node, size_t i, Tensor data) {
@@ -103,11 +112,19 @@ class Specialiser {
       if (output && output->opaque) return;
       if (output) bytes = checked_add(bytes, byte_count(output->dtype, output->dims));
     }
-    bool constant = std::all_of(node->inputs.begin(), node->inputs.end(),
-                                [](const Value* v) { return !v || (v->is_constant() && v->data.defined()); });
+    const Node* missing = find_kernel(*node) ? nullptr : node;
+    bool constant = std::all_of(node->inputs.begin(), node->inputs.end(), [&](const Value* v) {
+      auto unfolded = unfolded_.find(v);
+      if (unfolded != unfolded_.end()) missing = unfolded->second;
+      return !v || (v->is_constant() && v->data.defined()) || unfolded != unfolded_.end();
+    });
     bool random = node->type.starts_with("Random") || node->type == "Bernoulli" || node->type == "Multinomial" ||
                   node->type == "Dropout";
-    if (!constant || random || bytes > fold_limit_bytes || !find_kernel(*node)) return;
+    if (!constant || random || bytes > fold_limit_bytes) return;
+    if (missing) {
+      for (const Value* output : node->outputs) unfolded_[output] = missing;
+      return;
+    }
     std::vector<Tensor> operands;
     for (const Value* input : node->inputs) operands.push_back(input ? input->data : Tensor{});
     std::vector<Tensor> results = evaluate_(*node, operands);
@@ -148,6 +165,7 @@ class Specialiser {
   Graph& graph_;
   const Evaluator& evaluate_;
   std::vector<Blocker> data_dependent_;
+  std::unordered_map<const Value*, const Node*> unfolded_;  // constant, but the node has no kernel
 };
 
 }  // namespace
