@@ -19,7 +19,7 @@ void RunFolder::begin(LossType loss, std::optional<int64_t> epochs_behind) {
   metrics_ = metric_names(loss);
   for (const auto& metric : metrics_) columns.push_back("val_" + metric);
   columns.insert(columns.end(), {"seconds", "samples_per_second", "skipped"});
-  csv_ = std::make_unique<MetricsCsv>((path_ / "metrics.csv").string(), columns, epochs_behind);
+  csv_ = std::make_unique<MetricsCsv>(metrics().string(), columns, epochs_behind);
   events_ = std::make_unique<EventFile>(path_.string());
 }
 

@@ -17,6 +17,7 @@ class RunFolder {
   std::filesystem::path model() const { return path_ / "model.onnx"; }
   std::filesystem::path checkpoint() const { return path_ / "last.ckpt"; }
   std::filesystem::path config() const { return path_ / "config.yaml"; }
+  std::filesystem::path metrics() const { return path_ / "metrics.csv"; }
   std::filesystem::path report() const { return path_ / "report.html"; }
 
   // Makes the folder where need be and begins metrics.csv and the event file; a run that goes on keeps the rows of the

@@ -8,7 +8,7 @@
 
 #include "cli/command.h"
 #include "cli/progress.h"
-#include "cli/run_folder.h"
+#include "cli/run_report.h"
 #include "cli/verbs.h"
 #include "importers/data/checkpoint_file.h"
 #include "importers/data/open_dataset.h"
@@ -146,6 +146,7 @@ class TrainRun {
   TrainerCallbacks callbacks(Progress& progress) {
     TrainerCallbacks callbacks;
     callbacks.on_compiled = [&](const TrainingPrograms& programs) {
+      facts_.plan = programs.step->plan();
       constexpr double mb = 1 << 20;
       double peak = static_cast<double>(programs.step->plan().peak_bytes()) / mb;
       progress.note(
@@ -185,11 +186,11 @@ class TrainRun {
       for (const auto& [name, value] : epoch.validation->metrics) shown.emplace_back("val_" + name, value);
     }
     progress.end_epoch({epoch.seconds, epoch.samples, shown, epoch.best});
-    int64_t skipped = epoch.skipped + (epoch.validation ? epoch.validation->skipped : 0);
-    if (skipped > 0) {
-      const auto& reasons = epoch.skipped ? epoch.skip_reasons : epoch.validation->skip_reasons;
-      progress.note(fmt::format("{} samples skipped, the first: {}", skipped, reasons.front()));
-    }
+    facts_.skipped = epoch.skipped + (epoch.validation ? epoch.validation->skipped : 0);
+    facts_.skip_reasons = epoch.skipped || !epoch.validation ? epoch.skip_reasons : epoch.validation->skip_reasons;
+    if (facts_.skipped > 0)
+      progress.note(fmt::format("{} samples skipped, the first: {}", facts_.skipped, facts_.skip_reasons.front()));
+    if (epoch.best) facts_.best = epoch.validation;
     folder_->add(epoch);
     epochs_.push_back(epoch);
   }
@@ -206,7 +207,20 @@ class TrainRun {
     }
   }
 
+  void write_report(const TrainingResult& result) {
+    static constexpr const char* ends[] = {"finished", "stopped early", "interrupted", "ended by a loss that is no number"};
+    facts_.model = &*model_;
+    facts_.config = &config_;
+    facts_.result = result;
+    facts_.end = ends[static_cast<size_t>(result.reason)];
+    facts_.class_names = config_.classes;
+    facts_.train_samples = static_cast<int64_t>(split_.train.size());
+    facts_.validation_samples = static_cast<int64_t>(split_.validation.size());
+    write_durable_file(folder_->report().string(), render_report(make_report(*folder_, facts_)));
+  }
+
   void finish(const TrainingResult& result) {
+    write_report(result);
     if (result.reason == StopReason::diverged) {
       throw RunError(cat("the loss is no number any more behind update ", result.steps,
                          ": try a lower --lr, --warmup or --clip-norm; the last checkpoint is from before"));
@@ -255,6 +269,7 @@ class TrainRun {
   Split split_;
   std::string resolved_;
   std::vector<TrainingEpoch> epochs_;
+  RunFacts facts_;  // for the report
   int64_t validated_ = 0;
 };
 

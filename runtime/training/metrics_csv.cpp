@@ -37,7 +37,38 @@ std::string kept_rows(const std::string& path, const std::string& header, int64_
   return kept;
 }
 
+std::vector<std::string> cells_of(const std::string& line) {
+  std::vector<std::string> cells(1);
+  for (char c : line) {
+    if (c == ',') cells.emplace_back();
+    else cells.back() += c;
+  }
+  return cells;
+}
+
 }  // namespace
+
+std::vector<std::map<std::string, double>> read_metrics_csv(const std::string& path) {
+  std::ifstream in(path);
+  std::string line;
+  if (!std::getline(in, line)) throw DataError("\"", path, "\" cannot be read");
+  const std::vector<std::string> columns = cells_of(line);
+  std::vector<std::map<std::string, double>> rows;
+  while (std::getline(in, line)) {
+    std::vector<std::string> cells = cells_of(line);
+    if (cells.size() != columns.size())
+      throw DataError("\"", path, "\": a row of ", cells.size(), " values for ", columns.size(), " columns");
+    auto& row = rows.emplace_back();
+    for (size_t i = 0; i < cells.size(); ++i) {
+      if (cells[i].empty()) continue;
+      double value = 0;
+      auto [end, error] = std::from_chars(cells[i].data(), cells[i].data() + cells[i].size(), value);
+      if (error != std::errc()) throw DataError("\"", path, "\": \"", cells[i], "\" is no number");
+      row[columns[i]] = value;
+    }
+  }
+  return rows;
+}
 
 std::string format_number(double value) {
   std::array<char, 32> text{};

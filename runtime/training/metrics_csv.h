@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +27,10 @@ class MetricsCsv {
   std::vector<std::string> columns_;
   std::unique_ptr<std::FILE, Close> file_;
 };
+
+// Rows as they were written: values by column, those that were not measured left out. DataError where the file cannot be
+// read or holds anything else.
+std::vector<std::map<std::string, double>> read_metrics_csv(const std::string& path);
 
 // A number as short as it can be read back exactly; "nan", "inf", "-inf" for those.
 std::string format_number(double value);
