@@ -3,6 +3,7 @@
 
 #include "cli/command.h"
 #include "cli/verbs.h"
+#include "graph/version.h"
 
 namespace graft {
 namespace {
@@ -46,7 +47,7 @@ std::vector<std::string> flag_names(const CLI::App& verb) {
 int run(int argc, char** argv) {
   CLI::App app("Fine-tunes ONNX models in place: the same graph comes out with new weights.", "graft");
   app.set_help_flag("-h,--help", "Print this and exit");
-  app.set_version_flag("--version", "graft " GRAFT_VERSION);
+  app.set_version_flag("--version", "graft " + version());
   app.require_subcommand(1);
   app.footer(
       "Exit codes: 0 done, 1 failed run, 2 wrong usage, 3 bad model, 4 bad data, 5 unsupported.\n"

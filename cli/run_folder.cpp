@@ -15,12 +15,24 @@ void RunFolder::begin(LossType loss, std::optional<int64_t> epochs_behind) {
   std::error_code error;
   std::filesystem::create_directories(path_, error);
   if (error) throw DeviceError("cannot make the folder \"", path_.string(), "\": ", error.message());
+  if (!epochs_behind) remove_old();
   std::vector<std::string> columns{"epoch", "step", "lr", "train_loss", "train_accuracy"};
   metrics_ = metric_names(loss);
   for (const auto& metric : metrics_) columns.push_back("val_" + metric);
   columns.insert(columns.end(), {"seconds", "samples_per_second", "skipped"});
   csv_ = std::make_unique<MetricsCsv>(metrics().string(), columns, epochs_behind);
   events_ = std::make_unique<EventFile>(path_.string());
+}
+
+// What an earlier run left would be taken for the new one's.
+void RunFolder::remove_old() const {
+  std::error_code error;
+  for (const auto& file : {model(), checkpoint(), report()}) std::filesystem::remove(file, error);
+  std::vector<std::filesystem::path> events;
+  for (const auto& entry : std::filesystem::directory_iterator(path_, error)) {
+    if (entry.path().filename().string().starts_with("events.out.tfevents.")) events.push_back(entry.path());
+  }
+  for (const auto& file : events) std::filesystem::remove(file, error);
 }
 
 void RunFolder::add(const TrainingStep& step) {

@@ -27,6 +27,8 @@ class RunFolder {
   void add(const TrainingEpoch& epoch);
 
  private:
+  void remove_old() const;
+
   std::filesystem::path path_;
   std::vector<std::string> metrics_;  // of validation
   std::unique_ptr<MetricsCsv> csv_;

@@ -7,6 +7,8 @@
 #include <ctime>
 #include <fstream>
 
+#include "graph/version.h"
+
 namespace graft {
 namespace {
 
@@ -61,11 +63,13 @@ Report::Facts model_facts(const ModelSession& model) {
   int64_t numbers = 0;
   for (const auto& name : model.session().parameters())
     numbers += element_count(model.session().store().entry(name).dims);
-  Report::Facts facts{{"file", model.file().path().string()},
-                      {"opset", std::to_string(model.file().opset())},
-                      {"IR version", std::to_string(summary.ir_version)},
-                      {"parameters", fmt::format("{} tensors, {} numbers", model.session().parameters().size(), numbers)}};
-  if (!summary.producer_name.empty()) facts.emplace_back("producer", summary.producer_name + " " + summary.producer_version);
+  Report::Facts facts{
+      {"file", model.file().path().string()},
+      {"opset", std::to_string(model.file().opset())},
+      {"IR version", std::to_string(summary.ir_version)},
+      {"parameters", fmt::format("{} tensors, {} numbers", model.session().parameters().size(), numbers)}};
+  if (!summary.producer_name.empty())
+    facts.emplace_back("producer", summary.producer_name + " " + summary.producer_version);
   return facts;
 }
 
@@ -75,7 +79,8 @@ Report make_report(const RunFolder& folder, const RunFacts& facts) {
   const TrainConfig& config = *facts.config;
   Report report;
   auto name = [](const std::string& path) { return std::filesystem::path(path).filename().string(); };
-  report.title = name(config.model) + " on " + name(config.data.ends_with('/') ? config.data.substr(0, config.data.size() - 1) : config.data);
+  report.title = name(config.model) + " on " +
+                 name(config.data.ends_with('/') ? config.data.substr(0, config.data.size() - 1) : config.data);
   report.subtitle = local_time() + ", " + facts.end;
   report.samples = {{"training", facts.train_samples}, {"validation", facts.validation_samples}};
   report.skipped = facts.skipped;
@@ -97,9 +102,7 @@ Report make_report(const RunFolder& folder, const RunFacts& facts) {
                    {"inputs", facts.plan.input_bytes}};
   report.model = model_facts(*facts.model);
   report.configuration = config.settings.values();
-  report.environment = {{"Graft", GRAFT_VERSION},
-                        {"processor", processor()},
-                        {"threads", std::to_string(thread_count())}};
+  report.environment = {{"Graft", version()}, {"processor", processor()}, {"threads", std::to_string(thread_count())}};
   return report;
 }
 

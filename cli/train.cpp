@@ -208,7 +208,8 @@ class TrainRun {
   }
 
   void write_report(const TrainingResult& result) {
-    static constexpr const char* ends[] = {"finished", "stopped early", "interrupted", "ended by a loss that is no number"};
+    static constexpr const char* ends[] = {"finished", "stopped early", "interrupted",
+                                           "ended by a loss that is no number"};
     facts_.model = &*model_;
     facts_.config = &config_;
     facts_.result = result;

@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "graph/version.h"
 #include "importers/onnx/infer_mode.h"
 #include "importers/onnx/rope.h"
 #include "importers/onnx/tensor_walk.h"
@@ -102,7 +103,7 @@ class Exporter {
       entry->set_key(key);
       entry->set_value(value);
     };
-    set("graft.version", GRAFT_VERSION);
+    set("graft.version", version());
     for (const auto& [key, value] : metadata) set(key.starts_with("graft.") ? key : "graft." + key, value);
     proto_.set_model_version(proto_.model_version() + 1);
   }

@@ -28,8 +28,8 @@ class MetricsCsv {
   std::unique_ptr<std::FILE, Close> file_;
 };
 
-// Rows as they were written: values by column, those that were not measured left out. DataError where the file cannot be
-// read or holds anything else.
+// Rows as they were written: values by column, those that were not measured left out. DataError where the file cannot
+// be read or holds anything else.
 std::vector<std::map<std::string, double>> read_metrics_csv(const std::string& path);
 
 // A number as short as it can be read back exactly; "nan", "inf", "-inf" for those.

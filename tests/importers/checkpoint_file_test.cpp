@@ -30,7 +30,6 @@ Checkpoint sample() {
   return checkpoint;
 }
 
-
 TEST(CheckpointFile, KeepsEverything) {
   test::TemporaryFolder folder;
   std::string path = folder / "last.ckpt";

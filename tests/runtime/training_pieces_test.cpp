@@ -146,6 +146,14 @@ TEST(MetricsCsv, writes_and_goes_on) {
     csv.add({3, 7, 8});
   }
   EXPECT_EQ(read_text(path), "epoch,loss,accuracy\n1,0.1,\n2,nan,0.5\n3,7,8\n");
+  auto rows = read_metrics_csv(path);
+  ASSERT_EQ(rows.size(), 3U);
+  EXPECT_EQ(rows[0], (std::map<std::string, double>{{"epoch", 1}, {"loss", 0.1}}));
+  EXPECT_TRUE(std::isnan(rows[1].at("loss")));
+  EXPECT_EQ(rows[2].at("accuracy"), 8);
+  EXPECT_THROW(read_metrics_csv(folder.path() + "/none.csv"), DataError);
+  EXPECT_THROW(read_metrics_csv(folder.write("ragged.csv", "a,b\n1\n")), DataError);
+  EXPECT_THROW(read_metrics_csv(folder.write("text.csv", "a,b\n1,x\n")), DataError);
   EXPECT_THROW(MetricsCsv(path, {"epoch", "loss"}, 2), DataError);
   EXPECT_THROW(MetricsCsv(folder.path() + "/no/metrics.csv", {"epoch"}), DeviceError);
 }
