@@ -122,7 +122,7 @@ double Progress::now() const {
 void Progress::begin_epoch(int64_t epoch, int64_t epochs, int64_t batches) {
   epoch_ = epoch;
   epochs_ = epochs;
-  epoch_title_ = fmt::format("epoch {}/{}", epoch, epochs);
+  epoch_title_ = epochs > 0 ? fmt::format("epoch {}/{}", epoch, epochs) : fmt::format("epoch {}", epoch);
   begin(epoch_title_, batches);
 }
 
@@ -169,8 +169,13 @@ void Progress::end_epoch(const EpochInfo& epoch) {
   if (style_ == LogStyle::json) {
     Json metrics = Json::object();
     for (const auto& [name, value] : epoch.metrics) metrics[name] = value;
-    Json json{{"event", "epoch"},         {"epoch", epoch_},        {"epochs", epochs_},  {"seconds", epoch.seconds},
-              {"samples", epoch.samples}, {"samples_per_s", speed}, {"metrics", metrics}, {"best", epoch.best}};
+    Json json{{"event", "epoch"}, {"epoch", epoch_}};
+    if (epochs_ > 0) json["epochs"] = epochs_;
+    json.update({{"seconds", epoch.seconds},
+                 {"samples", epoch.samples},
+                 {"samples_per_s", speed},
+                 {"metrics", metrics},
+                 {"best", epoch.best}});
     line(json_text(json));
   } else {
     std::string text = fmt::format("{}  {:.1f} s", epoch_title_, epoch.seconds);

@@ -52,7 +52,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // Epochs count from 1; `batches` 0: unknown.
+  // Epochs count from 1; `epochs` and `batches` are unknown where they are not above 0.
   void begin_epoch(int64_t epoch, int64_t epochs, int64_t batches);
   // Anything that goes through batches besides training, within an epoch or alone: "validation", "evaluate".
   void begin_pass(std::string_view name, int64_t batches);

@@ -189,13 +189,13 @@ TEST_F(ProgressTest, json_lines_are_json) {
   EXPECT_TRUE(lines[3]["metrics"]["a \"name\""].is_null());
 }
 
-TEST_F(ProgressTest, unknown_numbers_of_batches) {
+TEST_F(ProgressTest, unknown_numbers_of_epochs_and_batches) {
   Recording out;
   Progress progress(out.options(LogStyle::bar));
-  progress.begin_epoch(1, 1, 0);
+  progress.begin_epoch(2, -1, 0);
   out.seconds = 1;
   progress.step({.batch = 7});
-  EXPECT_EQ(out.drawn().back(), "epoch 1/1 [>.............................] 7");
+  EXPECT_EQ(out.drawn().back(), "epoch 2 [>.............................] 7");
 }
 
 }  // namespace
