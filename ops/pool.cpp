@@ -127,7 +127,10 @@ Kernel prepare_max(const Node& node, const Binding& binding) {
                     node.integer("storage_order", 0) != 0};
 }
 
-std::vector<Candidate> propose_forward(const Node& node) { return propose_pool(node, nullptr); }
+std::vector<Candidate> propose_forward(const Node& node) {
+  check_pool(node, node.inputs[0]->dims, node.outputs[0]->dims);
+  return propose_pool(node, nullptr);
+}
 
 // (dy, winners) -> dx: dx[winner[o]] += dy[o]. Both lie as the forward node's operands do.
 std::vector<Candidate> propose_max_grad(const Node& node) {

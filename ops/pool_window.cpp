@@ -24,18 +24,23 @@ Window window_on(const Node& node, const Dims& x) {
 
 }  // namespace
 
+void check_pool(const Node& node, const Dims& x, const Dims& y) {
+  Window window = window_on(node, x);
+  for (size_t d = 2; d < x.size() && d < y.size(); ++d) {
+    if (x[d] > 0 && y[d] == 0)
+      throw ModelError(node.where(), " has a window of ", window.extent(d - 2), ", larger than axis ", d, " of ", x,
+                       " with its padding");
+  }
+}
+
 PoolWindow pool_window(const Node& node, const Value& x, const Value& y) {
   size_t rank = x.dims.size();
   if (rank < 3 || y.dims.size() != rank || y.dims[0] != x.dims[0] || y.dims[1] != x.dims[1]) {
     throw ModelError(node.where(), " wants an input of rank 3 or more, got ", x.dims, " and ", y.dims);
   }
   if (rank > 5) throw UnsupportedError(node.where(), " has ", rank - 2, " spatial axes: 1 to 3 are supported");
+  check_pool(node, x.dims, y.dims);
   Window window = window_on(node, x.dims);
-  for (size_t d = 2; d < rank; ++d) {
-    if (x.dims[d] > 0 && y.dims[d] == 0)
-      throw ModelError(node.where(), " has a window of ", window.extent(d - 2), ", larger than axis ", d, " of ",
-                       x.dims, " with its padding");
-  }
   PoolWindow w;
   w.x = channel_view(node, x);
   w.y = channel_view(node, y);

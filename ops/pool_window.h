@@ -72,6 +72,8 @@ struct PoolWindow {
   int64_t inputs() const { return in[0] * in[1] * in[2]; }
 };
 
+// ModelError where windows lie in the padding alone or none fits into x. Before memory is planned for y.
+void check_pool(const Node& node, const Dims& x, const Dims& y);
 // The window of a pooling node between x and y, which may be its operands in either order; Global... ones have a single
 // window. ModelError where the shapes do not fit.
 PoolWindow pool_window(const Node& node, const Value& x, const Value& y);

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/check_op.h"
+#include "tests/support/run_op.h"
 
 namespace graft::test {
 namespace {
@@ -101,6 +102,12 @@ TEST(ConvTranspose, Shapes) {
 TEST(ConvTranspose, BlockedLayouts) {
   check_blocked(
       "(float[2,32,7,6] x, float[32,32,2,2] w, float[32] b) => (y) { y = ConvTranspose<strides = [2, 2]>(x, w, b) }");
+}
+
+TEST(Conv, WeightsLargerThanTheInputAreRefused) {
+  Tensor x(DType::f32, {1, 2, 8, 8});
+  EXPECT_NO_THROW(run_op("", "Conv", {x, Tensor(DType::f32, {3, 2, 8, 8})}, 1));
+  EXPECT_THROW(run_op("", "Conv", {x, Tensor(DType::f32, {3, 2, 9, 1})}, 1), ModelError);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/check_op.h"
+#include "tests/support/run_op.h"
 
 namespace graft::test {
 namespace {
@@ -82,6 +83,19 @@ TEST(PoolSecondOrder, Average) {
       "(float[2,3,4,3] dy) => (dx) { dx = graft.AveragePoolGrad<kernel_shape = [3, 2], strides = [2, 2], pads = [0, 0, "
       "0, 0], x_shape = [2,3,9,7]>(dy) }",
       {}, {.forward = false});
+}
+
+TEST(PoolWindows, OutsideTheInputAreRefused) {
+  Tensor x(DType::f32, {1, 2, 8, 8});
+  auto run = [&](const char* type, const Dims& kernel, const Dims& pads) {
+    run_op("", type, {x}, 1, {{"kernel_shape", kernel}, {"pads", pads}});
+  };
+  for (const char* type : {"MaxPool", "AveragePool", "LpPool"}) {
+    EXPECT_NO_THROW(run(type, {8, 2}, {0, 1, 0, 1}));
+    EXPECT_THROW(run(type, {9, 2}, {0, 0, 0, 0}), ModelError) << "no window fits";
+    EXPECT_THROW(run(type, {2, 2}, {2, 0, 0, 0}), ModelError) << "the first window is all padding";
+    EXPECT_THROW(run(type, {2, 2}, {0, 0, 0, 2}), ModelError);
+  }
 }
 
 }  // namespace

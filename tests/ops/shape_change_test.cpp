@@ -54,5 +54,14 @@ TEST(Tile, Repeats) {
   check_op("(int64[4] x) => (y) <int64[1] r = {3}> { y = Tile(x, r) }");
 }
 
+TEST(Reshape, AnotherCountIsRefused) {
+  auto reshape = [](const std::vector<int64_t>& dims) {
+    return run_op("", "Reshape", {Tensor(DType::f32, {2, 4}), Tensor::of<int64_t>({2}, dims)}, 1);
+  };
+  EXPECT_NO_THROW(reshape({4, 2}));
+  EXPECT_THROW(reshape({3, 5}), ModelError);
+  EXPECT_THROW(reshape({1, 7}), ModelError);
+}
+
 }  // namespace
 }  // namespace graft::test
