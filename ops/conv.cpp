@@ -78,6 +78,11 @@ ConvProblem conv_problem(const Node& node) {
   for (size_t d = 0; d + 2 < rank; ++d) wanted.push_back(p.window.output(d, p.x[2 + d]));
   if (p.y != wanted)
     throw ModelError(node.where(), " input ", p.x, " and weights ", p.w, " give ", wanted, ", not ", p.y);
+  for (size_t d = 2; p.slots.way == ConvWay::forward && d < rank; ++d) {
+    if (p.x[d] > 0 && p.y[d] == 0)
+      throw ModelError(node.where(), " weights ", p.w, " cover ", p.window.extent(d - 2), " along axis ", d,
+                       ", more than the input ", p.x, " with its padding");
+  }
   int64_t biases = p.slots.way == ConvWay::data ? p.x[1] : p.w[0];
   if (bias && bias->dims != Dims{biases})
     throw ModelError(node.where(), " bias must have shape ", Dims{biases}, ", got ", bias->dims);

@@ -118,7 +118,12 @@ Settlement settle_in_place(const Node&, const Settlement*) {
 
 namespace {
 
-Settlement settle_view(const Node&, const Settlement*) {
+Settlement settle_view(const Node& node, const Settlement*) {
+  const Value& x = *node.inputs[0];
+  const Value& y = *node.outputs[0];
+  // ONNX's inference believes a target shape: reading it as a view would leave the bytes of x.
+  if (x.count() != y.count() || x.dtype != y.dtype)
+    throw ModelError(node.where(), " cannot make ", y.dtype, y.dims, " of ", x.dtype, x.dims);
   Settlement settlement;
   settlement.views = {{0, 0}};
   return settlement;

@@ -9,7 +9,15 @@ Window window_on(const Node& node, const Dims& x) {
   Dims kernel = global ? spatial : node.integers("kernel_shape");
   if (kernel.size() != spatial.size())
     throw ModelError(node.where(), " attribute 'kernel_shape' is ", kernel, ", the input is ", x);
-  if (!global) return window_of(node, spatial, kernel);
+  if (!global) {
+    Window window = window_of(node, spatial, kernel);
+    for (size_t d = 0; d < kernel.size(); ++d) {  // else some windows would lie in the padding alone
+      if (std::max(window.begin[d], window.end[d]) >= window.extent(d))
+        throw ModelError(node.where(), " pads axis ", 2 + d, " by ", window.begin[d], " and ", window.end[d],
+                         ": less than its window of ", window.extent(d), " allowed");
+    }
+    return window;
+  }
   Dims ones(kernel.size(), 1), zeros(kernel.size(), 0);
   return {kernel, ones, ones, zeros, zeros};
 }
@@ -23,6 +31,11 @@ PoolWindow pool_window(const Node& node, const Value& x, const Value& y) {
   }
   if (rank > 5) throw UnsupportedError(node.where(), " has ", rank - 2, " spatial axes: 1 to 3 are supported");
   Window window = window_on(node, x.dims);
+  for (size_t d = 2; d < rank; ++d) {
+    if (x.dims[d] > 0 && y.dims[d] == 0)
+      throw ModelError(node.where(), " has a window of ", window.extent(d - 2), ", larger than axis ", d, " of ",
+                       x.dims, " with its padding");
+  }
   PoolWindow w;
   w.x = channel_view(node, x);
   w.y = channel_view(node, y);
