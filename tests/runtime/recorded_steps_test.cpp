@@ -14,12 +14,24 @@ using test::Tensors;
 constexpr int64_t steps = 20;
 constexpr double gradient_tolerance = 1e-4, gradient_tolerance_f64 = 1e-6;
 constexpr double step_tolerance = 1e-5;
+constexpr double update_tolerance = 1e-4;
 constexpr double loss_tolerance = 1e-3;  // of a free run
 constexpr const char* networks[] = {"small_mlp", "small_cnn", "block"};
 
 std::map<std::string, Dims> dims_of(const Tensor& x) { return {{"x", x.dims()}}; }
 
 std::string test_name(const std::string& first, const std::string& second) { return first + "_" + second; }
+
+// a - b for the names of a
+Tensors differences(const Tensors& a, const Tensors& b) {
+  Tensors found;
+  for (const auto& [name, value] : a) {
+    Tensor difference = value.cast(DType::f64).clone();
+    for (int64_t i = 0; i < value.count(); ++i) difference.data<double>()[i] -= b.at(name).data<float>()[i];
+    found[name] = difference;
+  }
+  return found;
+}
 
 class RecordedGradients : public testing::TestWithParam<std::tuple<const char*, DType>> {};
 
@@ -132,7 +144,10 @@ TEST_P(RecordedSteps, EachAgreesFromTheRecordedState) {
     if (optimiser_ != "sgd") {
       std::erase_if(wanted, [&](const auto& entry) { return recording_.has_noise_for_gradient(entry.first); });
     }
-    expect_agreement(states(wanted), wanted, step_tolerance, what);
+    Tensors got = states(wanted);
+    expect_agreement(got, wanted, step_tolerance, what);
+    Tensors before = recorded("param", step);
+    expect_agreement(differences(got, before), differences(wanted, before), update_tolerance, what + " update");
     for (const auto& [suffix, folder] : moments()) {
       wanted = recorded(folder, step + 1);
       expect_agreement(states(wanted, suffix), wanted, gradient_tolerance, what + " " + folder);
