@@ -84,13 +84,20 @@ void infer_step(Node& node) {
   }
 }
 
+// All in the layout of the gradient, or all in that of the parameter: a parameter that other nodes read where it lies
+// would have to be brought back.
 std::vector<Candidate> propose_step(const Node& node) {
-  auto candidates = propose_plain(node);
-  const Layout& layout = node.inputs[g_slot]->layout;
-  auto& inputs = candidates[0].inputs;
-  inputs[w_slot] = inputs[g_slot] = layout;
-  for (size_t i = first_moment_slot; i < inputs.size(); ++i) inputs[i] = layout;
-  for (auto& output : candidates[0].outputs) output = layout;
+  std::vector<Candidate> candidates;
+  for (size_t leader : {g_slot, w_slot}) {
+    const Layout& layout = node.inputs[leader]->layout;
+    Candidate candidate = propose_plain(node)[0];
+    candidate.inputs[w_slot] = candidate.inputs[g_slot] = layout;
+    for (size_t i = first_moment_slot; i < candidate.inputs.size(); ++i) candidate.inputs[i] = layout;
+    for (auto& output : candidate.outputs) output = layout;
+    const Value& w = *node.inputs[w_slot];
+    if (w.layout != layout) candidate.cost += 2.0 * static_cast<double>(byte_count(w.dtype, w.dims));
+    candidates.push_back(std::move(candidate));
+  }
   return candidates;
 }
 

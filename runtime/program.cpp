@@ -1,5 +1,6 @@
 #include "runtime/program.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace graft {
@@ -23,6 +24,7 @@ void Program::bind_states() {
                        state.in->dtype, state.in->dims, " in the graph");
     }
     store_.convert(state.in->name, state.in->layout);
+    states_.push_back(&entry);
     writes_states_ = writes_states_ || state.out;
   }
   layout_generation_ = store_.layout_generation();
@@ -47,6 +49,12 @@ Settlements settle(const Graph& graph) {
     }
   }
   return settlements;
+}
+
+bool Program::stale() const {
+  return layout_generation_ != store_.layout_generation() &&
+         std::any_of(states_.begin(), states_.end(),
+                     [&](const auto* state) { return state->layout_generation > layout_generation_; });
 }
 
 void* Program::address(const MemoryPlan::Place& place) const {

@@ -70,8 +70,8 @@ class Program {
   Tensor output(size_t index) const;
   double scalar(const std::string& name) const;  // a one-element float output
 
-  // A state moved to another layout since: this Program must not run again.
-  bool stale() const { return layout_generation_ != store_.layout_generation(); }
+  // One of its states moved to another layout since: this Program must not run again.
+  bool stale() const;
 
   const Graph& graph() const { return *graph_; }
   const MemoryPlan& plan() const { return plan_; }
@@ -106,6 +106,7 @@ class Program {
 
   std::unique_ptr<Graph> graph_;
   ParameterStore& store_;
+  std::vector<const ParameterStore::Entry*> states_;
   Settlements settlements_;
   MemoryPlan plan_;
   std::shared_ptr<std::byte[]> arena_, prologue_arena_, prologue_scratch_;

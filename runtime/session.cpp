@@ -76,6 +76,14 @@ Value* prediction_of(const Graph& graph, const std::string& name, LossType loss)
   return belongs ? logits.value : output;
 }
 
+// Which states a Program may lay otherwise, see Session::finish.
+bool leave_all(const State&) { return false; }
+// With accumulation another Program writes the parameters: their layouts are still chosen by the step.
+std::function<bool(const State&)> lays_out_step(const TrainingOptions& options) {
+  std::set<std::string> trainable(options.trainable.begin(), options.trainable.end());
+  return [trainable](const State& state) { return state.out || trainable.count(state.in->name); };
+}
+
 }  // namespace
 
 Session::Session(std::unique_ptr<Graph> graph, Expander expand, SessionOptions options)
@@ -148,7 +156,7 @@ Program* Session::cached(const std::string& key) {
   return found == programs_.end() ? nullptr : found->second.get();
 }
 
-void Session::finish(Graph& graph, const std::set<std::string>& free_states, const Watch& watch) const {
+void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch) const {
   graph.prune();
   fuse(graph, options_.disabled);
   graph.sort();
@@ -158,7 +166,7 @@ void Session::finish(Graph& graph, const std::set<std::string>& free_states, con
     const std::string& name = state.in->name;
     if (!store_.has(name)) continue;
     const Layout& layout = store_.entry(name).layout;
-    if (!layout.is_plain(state.in->dims) || !(state.out || free_states.count(name))) masters[name] = layout;
+    if (!layout.is_plain(state.in->dims) || !may_lay_out(state)) masters[name] = layout;
   }
   split_prologue(graph);
   lay_out(graph, masters);
@@ -166,9 +174,8 @@ void Session::finish(Graph& graph, const std::set<std::string>& free_states, con
   if (watch) watch("lay_out", graph);
 }
 
-Program& Session::compile(const std::string& key, std::unique_ptr<Graph> graph,
-                          const std::set<std::string>& free_states) {
-  finish(*graph, free_states, {});
+Program& Session::compile(const std::string& key, std::unique_ptr<Graph> graph, const MayLayOut& may_lay_out) {
+  finish(*graph, may_lay_out, {});
   for (const auto& state : graph->states) {
     const std::string& name = state.in->name;
     if (!store_.has(name)) store_.add_zeros(name, state.in->kind, state.in->dtype, state.in->dims);
@@ -184,7 +191,7 @@ Program& Session::forward(const std::map<std::string, Dims>& dims, Mode mode) {
   // A forward pass in training mode shows what training computes; it leaves the statistics as they are.
   for (auto& state : graph->states) state.out = nullptr;
   graph->prune();
-  return compile(key, std::move(graph), {});
+  return compile(key, std::move(graph), leave_all);
 }
 
 std::set<std::string> Session::all_parameters() const {
@@ -220,7 +227,7 @@ Program& Session::vjp(const std::map<std::string, Dims>& dims, Mode mode) {
     Val zero = gradients[i] ? Val() : expand(constant_like(Val(*graph, wanted[i]), 0), wanted[i]->dims);
     add_output(*graph, gradients[i] ? gradients[i] : zero.value(), "grad:" + wanted[i]->name);
   }
-  return compile(key, std::move(graph), {});
+  return compile(key, std::move(graph), leave_all);
 }
 
 std::unique_ptr<Graph> Session::training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options,
@@ -275,7 +282,7 @@ Program& Session::evaluation(const std::map<std::string, Dims>& dims, const Loss
   add_output(*graph, added.sum, "graft.loss_sum");
   add_output(*graph, added.weight, "graft.weight_sum");
   add_output(*graph, prediction, "graft.prediction");
-  return compile(key, std::move(graph), {});
+  return compile(key, std::move(graph), leave_all);
 }
 
 TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
@@ -286,12 +293,11 @@ TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, cons
   if (programs.step && (programs.apply || !options.accumulate)) return programs;
   std::unique_ptr<Graph> apply;
   auto graph = training_graph(dims, options, &apply, {});
-  // With accumulation another Program writes the parameters: their layouts are still chosen here.
-  std::set<std::string> free_states(options.trainable.begin(), options.trainable.end());
-  programs.step = &compile(key, std::move(graph), free_states);
-  if (options.accumulate) {
-    if (!programs.apply || programs.apply->stale()) programs.apply = &compile(apply_key, std::move(apply), {});
-  }
+  programs.step = &compile(key, std::move(graph), lays_out_step(options));
+  // Parameters and accumulators lie as the steps want them.
+  MayLayOut lays_out_apply = [](const State& state) { return state.in->kind == StateKind::moment; };
+  if (options.accumulate && (!programs.apply || programs.apply->stale()))
+    programs.apply = &compile(apply_key, std::move(apply), lays_out_apply);
   return programs;
 }
 
@@ -335,7 +341,7 @@ Trainability Session::trainability(const std::map<std::string, Dims>& dims, cons
 StepCost Session::training_cost(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
   std::unique_ptr<Graph> apply;
   auto graph = training_graph(dims, options, &apply, {});
-  finish(*graph, {}, {});
+  finish(*graph, lays_out_step(options), {});
   return {plan_memory(*graph, settle(*graph)).peak_bytes(), flops(*graph)};
 }
 
@@ -353,12 +359,10 @@ std::string Session::text_after(const std::string& pass, const std::map<std::str
   Watch watch = [&](const std::string& name, const Graph& graph) {
     if (name == pass) text = to_text(graph);
   };
-  std::set<std::string> free_states;
   std::unique_ptr<Graph> apply;
-  if (options) free_states.insert(options->trainable.begin(), options->trainable.end());
   try {
     auto graph = options ? training_graph(dims, *options, &apply, watch) : specialised(dims, Mode::infer, {}, watch);
-    if (text.empty()) finish(*graph, free_states, watch);
+    if (text.empty()) finish(*graph, options ? lays_out_step(*options) : leave_all, watch);
   } catch (const Error&) {
     if (text.empty()) throw;  // what a later pass refuses was printed before
   }

@@ -93,10 +93,11 @@ class Session {
                                      const std::set<std::string>& live, const Watch& watch);
   std::unique_ptr<Graph> training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options,
                                         std::unique_ptr<Graph>* apply, const Watch& watch);
-  // The passes behind differentiation, up to final layouts.
-  // `free_states`: read-only here, written by another Program: this graph may choose their layouts.
-  void finish(Graph& graph, const std::set<std::string>& free_states, const Watch& watch) const;
-  Program& compile(const std::string& key, std::unique_ptr<Graph> graph, const std::set<std::string>& free_states);
+  // The passes behind differentiation, up to final layouts. A state in the store that still lies plain may be laid
+  // otherwise where `may_lay_out` says so; Programs that read it are compiled again.
+  using MayLayOut = std::function<bool(const State&)>;
+  void finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch) const;
+  Program& compile(const std::string& key, std::unique_ptr<Graph> graph, const MayLayOut& may_lay_out);
   std::set<std::string> all_parameters() const;
   Program* cached(const std::string& key);
 

@@ -56,8 +56,8 @@ void ParameterStore::convert(const std::string& name, const Layout& layout) {
   moved.layout = layout;
   moved.bytes = allocate_bytes(storage_bytes(moved), true);
   relayout(state.dims, size_of(state.dtype), state.layout, state.bytes.get(), layout, moved.bytes.get());
+  moved.layout_generation = ++layout_generation_;
   state = std::move(moved);
-  ++layout_generation_;
 }
 
 }  // namespace graft

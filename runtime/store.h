@@ -13,6 +13,7 @@ class ParameterStore {
     Dims dims;
     Layout layout;
     std::shared_ptr<std::byte[]> bytes;
+    uint64_t layout_generation = 0;  // when it moved last
   };
 
   // Takes the tensor over: its bytes become the master where nobody else holds them, a copy of them otherwise.
@@ -26,10 +27,10 @@ class ParameterStore {
   Tensor read(const std::string& name) const;
   // Overwrites a state with a plain tensor of the same dtype and dims.
   void write(const std::string& name, const Tensor& value);
-  // Moves the master to another layout. Programs bound before are stale (see layout_generation).
+  // Moves the master to another layout. Programs that were bound to it are stale (see layout_generation).
   void convert(const std::string& name, const Layout& layout);
 
-  // Counts what changed: values (prologues run again), and addresses or layouts (Programs must be built again).
+  // Counts what changed: values (prologues run again), and addresses or layouts (Programs on them must be built again).
   uint64_t value_generation() const { return value_generation_; }
   uint64_t layout_generation() const { return layout_generation_; }
   void values_changed() { ++value_generation_; }

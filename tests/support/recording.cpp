@@ -49,6 +49,12 @@ Tensors Recording::below(const std::string& prefix) const {
   return found;
 }
 
+bool Recording::has_noise_for_gradient(const std::string& parameter) const {
+  constexpr double rounding = 1e-12;
+  auto found = arrays_.find("gradient64/" + parameter);
+  return found != arrays_.end() && norm(found->second) < rounding;
+}
+
 Tensor rows(const Tensor& tensor, int64_t begin, int64_t end) {
   Dims dims = tensor.dims();
   int64_t row_bytes = tensor.bytes() / dims.at(0);
