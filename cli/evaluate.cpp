@@ -88,7 +88,7 @@ void run(const Switches& switches, TrainConfig& config, const std::string& confi
   int64_t batches = 0;
   EvaluationOptions options{loss, config.output, {}};
   options.on_batch = [&](const Batch& batch, const Tensor& prediction, const Tensor& targets, double batch_loss) {
-    if (++batches == 1) check_classes(prediction.dims(), loss, static_cast<int64_t>(dataset->class_names().size()));
+    if (++batches == 1) check_classes(prediction.dims(), loss, *dataset);
     if (switches.bootstrap) bootstrap.add(prediction, targets);
     progress.step({batches, batch.count, batch_loss, std::nullopt});
   };

@@ -29,14 +29,19 @@ Tensor fit_targets(const Tensor& labels, DType dtype, const Dims& dims, const st
   throw DataError(what, ": labels of shape ", labels.dims(), " do not fit the loss, which wants ", dims);
 }
 
-void check_classes(const Dims& prediction, const LossOptions& loss, int64_t classes) {
+void check_classes(const Dims& prediction, const LossOptions& loss, const Dataset& dataset) {
+  auto classes = static_cast<int64_t>(dataset.class_names().size());
   if (classes == 0 || prediction.size() < 2) return;
   int64_t outputs = prediction[1];
   bool one_of_two = loss.type == LossType::bce && outputs == 1 && classes == 2;
   bool counts = loss.type == LossType::cross_entropy || loss.type == LossType::bce;
   if (!counts || one_of_two || classes <= outputs) return;
-  throw DataError("the data has ", classes, " classes, the model's output ", prediction, " has room for ", outputs,
-                  ": give the model a new head with --new-head ", classes);
+  std::string shown;
+  for (int64_t i = 0; i < dataset.size() && shown.empty(); ++i) {
+    if (dataset.label_of(i) >= outputs) shown = cat(" (", dataset.describe(i), " has class ", dataset.label_of(i), ')');
+  }
+  throw DataError("the data has ", classes, " classes", shown, ", the model's output ", prediction, " has room for ",
+                  outputs, ": give the model a new head with --new-head ", classes);
 }
 
 }  // namespace graft

@@ -1,6 +1,7 @@
 // Labels as a data set gives them, in the form that a loss wants.
 #pragma once
 
+#include "runtime/training/dataset.h"
 #include "runtime/training/loss.h"
 
 namespace graft {
@@ -10,7 +11,8 @@ namespace graft {
 // where they do not fit.
 Tensor fit_targets(const Tensor& labels, DType dtype, const Dims& dims, const std::string& what);
 
-// DataError where a data set of so many classes does not fit a prediction of these dims under this loss.
-void check_classes(const Dims& prediction, const LossOptions& loss, int64_t classes);
+// DataError, with a sample that shows it, where a data set has more classes than a prediction of these dims has room
+// for under this loss.
+void check_classes(const Dims& prediction, const LossOptions& loss, const Dataset& dataset);
 
 }  // namespace graft

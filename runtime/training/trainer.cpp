@@ -104,7 +104,7 @@ TrainingPrograms Trainer::programs_for(const Batch& batch) {
     const Graph& graph = programs_.step->graph();
     for (const Value* output : graph.outputs) {
       if (output->name != "graft.prediction") continue;
-      check_classes(output->dims, options_.training.loss, static_cast<int64_t>(train_.class_names().size()));
+      check_classes(output->dims, options_.training.loss, train_);
     }
     if (!compiled_ && callbacks_.on_compiled) callbacks_.on_compiled(programs_);
     compiled_ = true;
