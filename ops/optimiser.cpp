@@ -84,13 +84,18 @@ void infer_step(Node& node) {
   }
 }
 
+// All of them as the gradient lies, which the parameter then has to be copied to and from, or as the parameter does.
 std::vector<Candidate> propose_step(const Node& node) {
-  auto candidates = propose_plain(node);
-  const Layout& layout = node.inputs[g_slot]->layout;
-  auto& inputs = candidates[0].inputs;
-  inputs[w_slot] = inputs[g_slot] = layout;
-  for (size_t i = first_moment_slot; i < inputs.size(); ++i) inputs[i] = layout;
-  for (auto& output : candidates[0].outputs) output = layout;
+  const Value &w = *node.inputs[w_slot], &g = *node.inputs[g_slot];
+  std::vector<Candidate> candidates;
+  for (const Layout& layout : {g.layout, w.layout}) {
+    Candidate candidate = propose_plain(node)[0];
+    candidate.inputs[w_slot] = candidate.inputs[g_slot] = layout;
+    for (size_t i = first_moment_slot; i < node.inputs.size(); ++i) candidate.inputs[i] = layout;
+    for (Layout& output : candidate.outputs) output = layout;
+    if (layout != w.layout) candidate.cost = 2.0 * static_cast<double>(byte_count(w.dtype, w.dims));
+    candidates.push_back(candidate);
+  }
   return candidates;
 }
 
