@@ -27,6 +27,15 @@ std::string fact_table(const Report::Facts& facts) {
   return out + "</table>\n";
 }
 
+// A long list stands in two columns.
+std::string wide_fact_table(const Report::Facts& facts) {
+  constexpr size_t longest = 12;
+  if (facts.size() <= longest) return fact_table(facts);
+  auto middle = facts.begin() + static_cast<std::ptrdiff_t>((facts.size() + 1) / 2);
+  return cat("<div class=\"pair\">\n", fact_table({facts.begin(), middle}), fact_table({middle, facts.end()}),
+             "</div>\n");
+}
+
 std::string tile(const std::string& name, const std::string& value) {
   return cat("<div class=\"tile\"><b>", value, "</b><span>", html::escape(name), "</span></div>\n");
 }
@@ -118,9 +127,9 @@ std::string render_report(const Report& report) {
   out += tiles(report) + section("Training", charts(report)) + render_classes(report);
   out += pair(section("Time", amounts(report.stages, html::duration)),
               section("Memory plan", amounts(report.memory, html::bytes)));
-  out += pair(section("Model", fact_table(report.model)), section("Data", data(report)));
-  out += pair(section("Configuration", fact_table(report.configuration)),
-              section("Environment", fact_table(report.environment)));
+  std::string beside = section("Data", data(report)) + section("Environment", fact_table(report.environment));
+  out += pair(section("Model", fact_table(report.model)), beside.empty() ? "" : "<div>\n" + beside + "</div>\n");
+  out += section("Configuration", wide_fact_table(report.configuration));
   return out + "<footer>Written by graft train</footer>\n</body>\n</html>\n";
 }
 

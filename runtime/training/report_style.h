@@ -57,6 +57,7 @@ th { font-weight: 600; text-align: left; }
 .list tr:last-child td, .facts tr:last-child > * { border-bottom: 0; }
 .list th { color: var(--quiet); font-size: 12px; }
 .facts th { color: var(--quiet); font-weight: 400; width: 42%; }
+section .pair { gap: 0 40px; }
 .num { text-align: right !important; white-space: nowrap; }
 .bar { background: linear-gradient(var(--bar), var(--bar)) 100% 50% / calc(var(--share) * .9) 70% no-repeat; }
 .matrix { border-collapse: separate; border-spacing: 2px; font-size: 13px; }
