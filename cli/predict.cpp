@@ -37,6 +37,13 @@ std::string csv_cell(const std::string& text) {
   return quoted + '"';
 }
 
+// What messages call the sample, without the quotes around its file.
+std::string sample_name(std::string text) {
+  size_t last = text.rfind('"');
+  if (!text.starts_with('"') || last == 0) return text;
+  return text.erase(last, 1).erase(0, 1);
+}
+
 // Where the rows of a batch go.
 class PredictionFile {
  public:
@@ -53,7 +60,7 @@ class CsvPredictions : public PredictionFile {
   void add(const Batch& batch, const std::vector<std::pair<std::string, Tensor>>& outputs) override {
     if (!begun_) write_header(outputs);
     for (int64_t row = 0; row < batch.count; ++row) {
-      std::string line = csv_cell(dataset_.describe(batch.indices[static_cast<size_t>(row)]));
+      std::string line = csv_cell(sample_name(dataset_.describe(batch.indices[static_cast<size_t>(row)])));
       for (const auto& [name, tensor] : outputs) {
         int64_t width = tensor.count() / batch.count;
         Tensor wide = tensor.cast(DType::f64);

@@ -185,7 +185,7 @@ class TrainRun {
       shown.emplace_back("val_loss", epoch.validation->loss);
       for (const auto& [name, value] : epoch.validation->metrics) shown.emplace_back("val_" + name, value);
     }
-    progress.end_epoch({epoch.seconds, epoch.samples, shown, epoch.best});
+    progress.end_epoch({epoch.seconds, epoch.samples, shown, epoch.best, epoch.train_seconds});
     facts_.skipped = epoch.skipped + (epoch.validation ? epoch.validation->skipped : 0);
     facts_.skip_reasons = epoch.skipped || !epoch.validation ? epoch.skip_reasons : epoch.validation->skip_reasons;
     if (facts_.skipped > 0)

@@ -87,7 +87,7 @@ struct Outcome {
 Outcome train(const TrainerOptions& options, Session& session, const Checkpoint* from = nullptr,
               int64_t stop_after = -1, Checkpoint* last = nullptr) {
   Corners corners(50), held_out(20, 3);
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   std::string path = folder / "last.ckpt";
   Outcome outcome;
   TrainerCallbacks callbacks;
@@ -98,7 +98,7 @@ Outcome train(const TrainerOptions& options, Session& session, const Checkpoint*
     write_checkpoint(path, checkpoint, "settings: 1\n");
     ++outcome.checkpoints;
   };
-  callbacks.interrupted = [&] { return static_cast<int64_t>(outcome.steps.size()) == stop_after; };
+  callbacks.interrupted = [&] { return stop_after >= 0 && static_cast<int64_t>(outcome.steps.size()) >= stop_after; };
   Trainer trainer(session, corners, all_indices(corners), &held_out, all_indices(held_out), options, callbacks);
   if (from) trainer.restore(*from);
   outcome.result = trainer.run();
