@@ -1,8 +1,8 @@
 // What the optimiser steps share. A step is one node for each parameter:
 //   (w, g, scale, lr, step, moments...) -> (w', moments'...)
 // g is the gradient of the loss sum and `scale` normalises it (1/weight, times a clip factor); `step` counts from 1.
-// Steps run over storage as it lies, in the layout of g, so that parameters live in their gradient's layout. Padding
-// stays zero: there w, g and the moments are.
+// Steps run over storage as it lies, all in the layout of g or, where another reader has settled it, of w: mostly
+// parameters live in their gradient's layout. Padding stays zero: there w, g and the moments are.
 #pragma once
 
 #include "ops/op.h"

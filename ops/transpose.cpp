@@ -32,11 +32,21 @@ void infer_transpose(Node& node) {
   for (int64_t axis : perm) y->dims.push_back(x->dims[static_cast<size_t>(axis)]);
 }
 
-// The elements stay where they are and only the names of the axes change: whoever wants another layout copies then, at
-// the price that a copy would have here.
+std::vector<int64_t> inverse_of(const std::vector<int64_t>& perm) {
+  std::vector<int64_t> inverse(perm.size());
+  for (size_t i = 0; i < perm.size(); ++i) inverse[static_cast<size_t>(perm[i])] = static_cast<int64_t>(i);
+  return inverse;
+}
+
+// The elements stay where they are and only the names of the axes change. First as y is plain, which is chosen where x
+// may lie in any way at no cost: a weight whose master is not laid out yet, a constant. Then as x lies: whoever wants y
+// otherwise copies it then, at the price that a copy would have here.
 std::vector<Candidate> propose_transpose(const Node& node) {
   const Value& x = *node.inputs[0];
-  return {{.inputs = {x.layout}, .outputs = {x.layout.transposed(perm_of(node))}}};
+  const std::vector<int64_t> perm = perm_of(node);
+  const Layout plain = Layout::plain(node.outputs[0]->dims);
+  return {{.inputs = {plain.transposed(inverse_of(perm))}, .outputs = {plain}},
+          {.inputs = {x.layout}, .outputs = {x.layout.transposed(perm)}}};
 }
 
 // The copy of x under y's names.
@@ -58,12 +68,7 @@ Kernel prepare_transpose(const Node& node, const Binding& binding) {
   return prepare_layout_copy(node, copy_of(node), binding);
 }
 
-Vals transpose_rule(Gradient& g) {
-  std::vector<int64_t> perm = perm_of(g.node());
-  std::vector<int64_t> inverse(perm.size());
-  for (size_t i = 0; i < perm.size(); ++i) inverse[static_cast<size_t>(perm[i])] = static_cast<int64_t>(i);
-  return {transpose(g.dy(0), inverse)};
-}
+Vals transpose_rule(Gradient& g) { return {transpose(g.dy(0), inverse_of(perm_of(g.node())))}; }
 
 }  // namespace
 

@@ -37,6 +37,7 @@ TEST(Clip, NaNStaysNaN) {
 TEST(Clip, BlockedLayoutsStayClean) {
   check_layout("(float[2,19,3,5] x) => (y) <float a = {0}, float b = {1}> { y = Clip(x, a, b) }", "nChw16c");
   check_layout("(float[2,19,3,5] x) => (y) <float a = {0.5}, float b = {1}> { y = Clip(x, a, b) }", "nChw16c");
+  check_layout("(float[2,19,3,5] x) => (y) <float a = {-1}, float b = {-0.5}> { y = Clip(x, a, b) }", "nChw16c");
   check_layout("(float[2,19,3,5] x, float a) => (y) { y = Clip(x, a) }", "nChw8c", 0,
                {{"a", Tensor::scalar<float>(0.5)}});
 }

@@ -19,6 +19,8 @@ TEST(DepthToSpace, BothModes) {
 TEST(SpaceToDepth, Blocks) {
   check_op("(float[2,3,4,6] x) => (y) { y = SpaceToDepth<blocksize = 2>(x) }");
   check_op("(float[2,1,3,9] x) => (y) { y = SpaceToDepth<blocksize = 3>(x) }");
+  for (const char* mode : {"DCR", "CRD"})
+    check_op(cat("(float[2,3,4,6] x) => (y) { y = SpaceToDepth<blocksize = 2, mode = \"", mode, "\">(x) }"));
   check_op("(int64[2,3,4,6] x) => (y) { y = SpaceToDepth<blocksize = 2>(x) }");
 }
 

@@ -60,7 +60,7 @@ TEST(Transpose, OnlyRenamesTheAxes) {
   auto graph = graph_from_text("(float[2,3,4,5] x) => (y) { y = Transpose<perm = [0, 2, 3, 1]>(x) }");
   const Node& node = **graph->nodes().begin();
   node.inputs[0]->layout = layout_of_tag("nChw8c", {2, 3, 4, 5});
-  Candidate candidate = find_kernel(node)->propose(node).at(0);
+  Candidate candidate = find_kernel(node)->propose(node).at(1);
   EXPECT_EQ(candidate.inputs[0], node.inputs[0]->layout);
   EXPECT_EQ(candidate.outputs[0].padded, (Dims{2, 4, 5, 8}));
   node.outputs[0]->layout = candidate.outputs[0];
@@ -72,6 +72,21 @@ TEST(Transpose, IsCopiedWhereSomeoneWantsItPlain) {
             (Types{"Transpose", "Exp", "Reorder"}));
   EXPECT_EQ(types_after_lay_out("(float[4,1,3] x) => (y) { y = Transpose<perm = [1, 0, 2]>(x) }"),
             (Types{"Transpose"}));
+}
+
+// The master of a weight lies as its transpose is wanted, and so does the gradient: nothing is copied in a step.
+TEST(Transpose, OfATrainedWeightCopiesNothing) {
+  Graph graph;
+  Value* w = graph.add_state("w", StateKind::parameter, DType::f32, {5, 3});
+  Val x(graph, graph.add_input("x", DType::f32, {2, 3}));
+  Val y = matmul(x, transpose(Val(graph, w), {1, 0}));
+  Val one = constant_like(y, 1), step = constant(graph, Tensor::scalar<int64_t>(1));
+  Val seed = expand(one, {2, 5});
+  Val gradient(graph, differentiate(graph, {y.value()}, {seed.value()}, {w})[0]);
+  graph.bind_state(w, call("graft", "Sgd", {Val(graph, w), gradient, one, one, step}, 1)[0].value());
+  lay_out(graph, {});
+  EXPECT_EQ(w->layout, Layout::permuted({5, 3}, {1, 0}));
+  for (const auto& node : graph.nodes()) EXPECT_NE(node->type, "Reorder");
 }
 
 }  // namespace
