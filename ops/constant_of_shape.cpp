@@ -35,8 +35,9 @@ int64_t range_count(const Node& node) {
   if (!(delta > 0 || delta < 0)) throw ModelError(node.where(), " has delta ", +delta, ": allowed is any but 0");
   if constexpr (std::is_integral_v<T>) {
     if (delta > 0 ? start >= limit : start <= limit) return 0;
-    const uint64_t span = delta > 0 ? uint64_t(limit) - uint64_t(start) : uint64_t(start) - uint64_t(limit);
-    const uint64_t step = delta > 0 ? uint64_t(delta) : -uint64_t(delta);
+    auto wide = [](T number) { return static_cast<uint64_t>(number); };  // differences wrap around, and are right
+    const uint64_t span = delta > 0 ? wide(limit) - wide(start) : wide(start) - wide(limit);
+    const uint64_t step = delta > 0 ? wide(delta) : 0 - wide(delta);
     return static_cast<int64_t>(std::min<uint64_t>((span - 1) / step + 1, INT64_MAX));
   } else {
     const double count =

@@ -1,6 +1,7 @@
 // Expand: y is x broadcast. Tile: y repeats x along every axis.
 #include "ops/axes.h"
 #include "ops/broadcast.h"
+#include "ops/element_size.h"
 #include "ops/gradient.h"
 
 namespace graft {
@@ -29,13 +30,8 @@ Kernel prepare_expand_of(const Node& node, const Binding& binding) {
 }
 
 Kernel prepare_expand(const Node& node, const Binding& binding) {
-  switch (size_of(node.outputs[0]->dtype)) {
-    case 1: return prepare_expand_of<uint8_t>(node, binding);
-    case 2: return prepare_expand_of<uint16_t>(node, binding);
-    case 4: return prepare_expand_of<uint32_t>(node, binding);
-    case 8: return prepare_expand_of<uint64_t>(node, binding);
-    default: throw UnsupportedError(node.where(), " has no kernel for ", node.outputs[0]->dtype);
-  }
+  return with_element_size(node, node.outputs[0]->dtype,
+                           [&]<class T>(T) { return prepare_expand_of<T>(node, binding); });
 }
 
 Vals expand_rule(Gradient& g) { return {unbroadcast(g.dy(0), g.x(0).dims()), Val{}}; }

@@ -64,42 +64,43 @@ struct OffsetTables {
 };
 
 // Any two layouts. Tiles of the two dims that lie closest, one on each side, keep cache lines while they are near.
-struct TableCopy {
-  TableCopy(const LayoutCopy& copy)
-      : from(copy.dims, copy.from),
-        to(copy.dims, copy.to),
-        count(copy.to.storage_count()),
-        is_padded(copy.to.is_padded(copy.dims)) {
+class TableCopy {
+ public:
+  explicit TableCopy(const LayoutCopy& copy)
+      : from_(copy.dims, copy.from),
+        to_(copy.dims, copy.to),
+        count_(copy.to.storage_count()),
+        is_padded_(copy.to.is_padded(copy.dims)) {
     const size_t rank = copy.dims.size();
     for (size_t d = 1; d < rank; ++d) {
-      if (to.step(d) < to.step(column)) column = d;
+      if (to_.step(d) < to_.step(column_)) column_ = d;
     }
-    row = column == 0 ? 1 : 0;
+    row_ = column_ == 0 ? 1 : 0;
     for (size_t d = 0; d < rank; ++d) {
-      if (d != column && from.step(d) < from.step(row)) row = d;
+      if (d != column_ && from_.step(d) < from_.step(row_)) row_ = d;
     }
     for (size_t d = 0; d < rank; ++d) {
-      if (d != column && d != row) outer.push_back(d);
+      if (d != column_ && d != row_) outer_.push_back(d);
     }
   }
 
   template <class T>
   void run(const T* src, T* dst) const {
-    if (is_padded) {
-      parallel_for(count, 1, [=](int64_t begin, int64_t end) { std::fill(dst + begin, dst + end, T{0}); });
+    if (is_padded_) {
+      parallel_for(count_, 1, [=](int64_t begin, int64_t end) { std::fill(dst + begin, dst + end, T{0}); });
     }
-    const int64_t columns = size(column), rows = size(row);
+    const int64_t columns = size(column_), rows = size(row_);
     const int64_t column_tiles = (columns + tile - 1) / tile, row_tiles = (rows + tile - 1) / tile;
     int64_t tiles = column_tiles * row_tiles;
-    for (size_t d : outer) tiles *= size(d);
+    for (size_t d : outer_) tiles *= size(d);
     parallel_for(tiles, tile * tile, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         int64_t rest = i / column_tiles / row_tiles, source = 0, target = 0;
-        for (size_t k = outer.size(); k-- > 0;) {
-          auto index = static_cast<size_t>(rest % size(outer[k]));
-          rest /= size(outer[k]);
-          source += from.by_dim[outer[k]][index];
-          target += to.by_dim[outer[k]][index];
+        for (size_t k = outer_.size(); k-- > 0;) {
+          auto index = static_cast<size_t>(rest % size(outer_[k]));
+          rest /= size(outer_[k]);
+          source += from_.by_dim[outer_[k]][index];
+          target += to_.by_dim[outer_[k]][index];
         }
         copy_tile(src + source, dst + target, i / column_tiles % row_tiles * tile, i % column_tiles * tile);
       }
@@ -108,27 +109,27 @@ struct TableCopy {
 
  private:
   static constexpr int64_t tile = 32;
-  int64_t size(size_t d) const { return static_cast<int64_t>(from.by_dim[d].size()); }
+  int64_t size(size_t d) const { return static_cast<int64_t>(from_.by_dim[d].size()); }
 
   template <class T>
   void copy_tile(const T* src, T* dst, int64_t first_row, int64_t first_column) const {
-    const int64_t* from_row = from.by_dim[row].data();
-    const int64_t* from_column = from.by_dim[column].data();
-    const int64_t* to_row = to.by_dim[row].data();
-    const int64_t* to_column = to.by_dim[column].data();
-    const int64_t last_row = std::min(first_row + tile, size(row));
-    const int64_t last_column = std::min(first_column + tile, size(column));
+    const int64_t* from_row = from_.by_dim[row_].data();
+    const int64_t* from_column = from_.by_dim[column_].data();
+    const int64_t* to_row = to_.by_dim[row_].data();
+    const int64_t* to_column = to_.by_dim[column_].data();
+    const int64_t last_row = std::min(first_row + tile, size(row_));
+    const int64_t last_column = std::min(first_column + tile, size(column_));
     for (int64_t r = first_row; r < last_row; ++r) {
       for (int64_t c = first_column; c < last_column; ++c)
         dst[to_row[r] + to_column[c]] = src[from_row[r] + from_column[c]];
     }
   }
 
-  OffsetTables from, to;
-  int64_t count;
-  bool is_padded;
-  size_t row = 0, column = 0;
-  std::vector<size_t> outer;
+  OffsetTables from_, to_;
+  int64_t count_;
+  bool is_padded_;
+  size_t row_ = 0, column_ = 0;
+  std::vector<size_t> outer_;
 };
 
 // A dim of size 1 in front, of which there may be several.

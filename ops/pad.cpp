@@ -90,6 +90,9 @@ std::vector<int64_t> sources(const Node& node, int64_t extent, int64_t before, i
 
 // An axis of storage.
 struct PadAxis {
+  int64_t extent() const { return static_cast<int64_t>(from.size()); }
+  int64_t source(int64_t i) const { return from[static_cast<size_t>(i)]; }
+
   std::vector<int64_t> from;
   int64_t x_extent, x_stride, y_stride;
   bool same;  // nothing is added or cut off
@@ -147,12 +150,12 @@ struct PadRows {
     // The longest stretch of neighbours: what is copied at once.
     int64_t begin = 0;
     for (int64_t i = 0; i < width(); ++i) {
-      const int64_t from = row.from[size_t(i)], before = i > 0 ? row.from[size_t(i) - 1] : -1;
+      const int64_t from = row.source(i), before = i > 0 ? row.source(i - 1) : -1;
       if (before < 0 || from != before + 1) begin = i;
       if (from >= 0 && i + 1 - begin > last - first) first = begin, last = i + 1;
     }
   }
-  int64_t width() const { return static_cast<int64_t>(row.from.size()); }
+  int64_t width() const { return row.extent(); }
 
   // y[r, i] = x[from(r), from(i)], rows [begin, end) of y
   template <class T>
@@ -161,8 +164,8 @@ struct PadRows {
       int64_t rest = r, source = 0, target = 0;
       bool border = false;
       for (size_t a = outer.size(); a-- > 0;) {
-        const auto extent = static_cast<int64_t>(outer[a].from.size());
-        const int64_t i = rest % extent, from = outer[a].from[size_t(i)];
+        const auto extent = outer[a].extent();
+        const int64_t i = rest % extent, from = outer[a].source(i);
         rest /= extent;
         border |= from < 0;
         source += from * outer[a].x_stride;
@@ -173,12 +176,12 @@ struct PadRows {
         continue;
       }
       auto each = [&](int64_t i) {
-        const int64_t from = row.from[size_t(i)];
+        const int64_t from = row.source(i);
         y[target + i * row.y_stride] = from < 0 ? value : x[source + from * row.x_stride];
       };
       for (int64_t i = 0; i < first; ++i) each(i);
       if (row.x_stride == 1 && row.y_stride == 1) {
-        if (first < last) std::copy_n(x + source + row.from[size_t(first)], last - first, y + target + first);
+        if (first < last) std::copy_n(x + source + row.source(first), last - first, y + target + first);
       } else {
         for (int64_t i = first; i < last; ++i) each(i);
       }
@@ -199,7 +202,7 @@ struct PadRows {
         const int64_t i = rest % outer[a].x_extent;
         rest /= outer[a].x_extent;
         target += i * outer[a].x_stride;
-        places[a] = &taken[a][size_t(i)];
+        places[a] = &taken[a][static_cast<size_t>(i)];
         any &= !places[a]->empty();
         turn[a] = 0;
       }
@@ -220,11 +223,11 @@ struct PadRows {
   template <class T>
   void add_row(const T* dy, T* dx) const {
     auto each = [&](int64_t i) {
-      if (row.from[size_t(i)] >= 0) dx[row.from[size_t(i)] * row.x_stride] += dy[i * row.y_stride];
+      if (row.source(i) >= 0) dx[row.source(i) * row.x_stride] += dy[i * row.y_stride];
     };
     for (int64_t i = 0; i < first; ++i) each(i);
     if (row.x_stride == 1 && row.y_stride == 1) {
-      for (int64_t i = first; i < last; ++i) dx[row.from[size_t(first)] + i - first] += dy[i];
+      for (int64_t i = first; i < last; ++i) dx[row.source(first) + i - first] += dy[i];
     } else {
       for (int64_t i = first; i < last; ++i) each(i);
     }
@@ -275,7 +278,7 @@ Kernel prepare_pad(const Node& node, const Binding& binding) {
   return with_element_size(node, node.outputs[0]->dtype, [&]<class T>(T) -> Kernel {
     PadRows rows(pad_axes(node, given_pads(node), *node.inputs[0], *node.outputs[0]));
     int64_t count = 1;
-    for (const PadAxis& axis : rows.outer) count *= static_cast<int64_t>(axis.from.size());
+    for (const PadAxis& axis : rows.outer) count *= axis.extent();
     auto pad = [=, x = binding.in<T>(0), value = binding.in<T>(2), y = binding.out<T>(0)](Stream&) {
       parallel_for(count, rows.width(),
                    [&](int64_t begin, int64_t end) { rows.pad(x, value ? *value : T{0}, y, begin, end); });
@@ -337,8 +340,8 @@ Kernel prepare_pad_grad(const Node& node, const Binding& binding) {
   int64_t count = 1;
   for (const PadAxis& axis : rows.outer) {
     auto& places = taken.emplace_back(static_cast<size_t>(axis.x_extent));
-    for (size_t i = 0; i < axis.from.size(); ++i) {
-      if (axis.from[i] >= 0) places[size_t(axis.from[i])].push_back(static_cast<int64_t>(i));
+    for (int64_t i = 0; i < axis.extent(); ++i) {
+      if (axis.source(i) >= 0) places[static_cast<size_t>(axis.source(i))].push_back(i);
     }
     count *= axis.x_extent;
   }

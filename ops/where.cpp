@@ -1,5 +1,6 @@
 // y = condition ? a : b, all three broadcast.
 #include "ops/broadcast.h"
+#include "ops/element_size.h"
 #include "ops/gradient.h"
 
 namespace graft {
@@ -31,15 +32,9 @@ Kernel prepare_where_of(const Node& node, const Binding& binding) {
   };
 }
 
-// Only the size of an element matters.
 Kernel prepare_where(const Node& node, const Binding& binding) {
-  switch (size_of(node.outputs[0]->dtype)) {
-    case 1: return prepare_where_of<uint8_t>(node, binding);
-    case 2: return prepare_where_of<uint16_t>(node, binding);
-    case 4: return prepare_where_of<uint32_t>(node, binding);
-    case 8: return prepare_where_of<uint64_t>(node, binding);
-    default: throw UnsupportedError(node.where(), " has no kernel for ", node.outputs[0]->dtype);
-  }
+  return with_element_size(node, node.outputs[0]->dtype,
+                           [&]<class T>(T) { return prepare_where_of<T>(node, binding); });
 }
 
 Vals where_rule(Gradient& g) {
