@@ -1,4 +1,5 @@
 // Gives Dropout nodes in training mode their random numbers: a seed, a key of their own, and a step that counts runs.
+#include "graph/passes/dropout.h"
 #include "graph/passes/passes.h"
 #include "ops/build.h"
 
@@ -38,6 +39,11 @@ void seed_dropout(Graph& graph, uint64_t seed) {
   for (Node* node : graph.node_list()) {
     if (!node->domain.empty() || node->type != "Dropout" || !is_on(*node)) continue;
     double ratio = ratio_of(*node);
+    // Exporters leave nodes of ratio 0 behind: nothing is dropped there, and nothing need be drawn.
+    if (ratio == 0 && !is_mask_read(graph, *node)) {
+      make_identity(graph, node);
+      continue;
+    }
     // The order of nodes, and so of the counter, does not matter: names tell the masks apart.
     Value* first = node->output(0) ? node->output(0) : node->output(1);
     std::string key = first && !first->name.empty() ? first->name : node->provenance.source;

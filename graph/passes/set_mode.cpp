@@ -1,4 +1,5 @@
 // Makes train and inference semantics explicit on every node that has both: BatchNormalization and Dropout.
+#include "graph/passes/dropout.h"
 #include "graph/passes/passes.h"
 
 namespace graft {
@@ -39,13 +40,8 @@ void set_mode(Graph& graph, bool train, const std::set<std::string>& live_scales
       bool live = train && (!scale->is_state() || live_scales.count(scale->name));
       set_batch_normalization(graph, node, live);
     } else if (node->type == "Dropout") {
-      bool mask_used = node->output(1) && !node->output(1)->users.empty();
-      if (!train && !mask_used) {
-        for (size_t i = 1; i < node->inputs.size(); ++i) graph.set_input(node, i, nullptr);
-        node->inputs.resize(1);
-        if (node->outputs.size() > 1) drop_outputs_after_first(graph, node);
-        node->attributes.clear();
-        node->type = "Identity";
+      if (!train && !is_mask_read(graph, *node)) {
+        make_identity(graph, node);
       } else {
         Value* on = graph.add_constant(Tensor::scalar<bool>(train));
         graph.set_input(node, 2, on);

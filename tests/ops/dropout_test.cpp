@@ -93,5 +93,20 @@ TEST(Dropout, SeedingTurnsTrainingNodesIntoCountedOnes) {
   expect_close(results[1], results[0], 0);
 }
 
+TEST(Dropout, ARatioOfZeroDrawsNothing) {
+  Graph graph;
+  Value* x = graph.add_input("x", DType::f32, {8});
+  Value* ratio = graph.add_constant(Tensor::scalar(0.0F));
+  Value* on = graph.add_constant(Tensor::scalar(true));
+  Node* plain = graph.add_node("", "Dropout", {x, ratio, on}, 2);
+  Node* masked = graph.add_node("", "Dropout", {x, ratio, on}, 2);
+  graph.outputs = {plain->outputs[0], masked->outputs[0], masked->outputs[1]};
+  for (Node* each : graph.node_list()) infer(*each);
+  seed_dropout(graph, 7);
+  verify(graph);
+  EXPECT_EQ(plain->type, "Identity");
+  EXPECT_EQ(masked->domain, "graft") << "its mask is an output";
+}
+
 }  // namespace
 }  // namespace graft
