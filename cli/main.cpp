@@ -4,6 +4,7 @@
 #include "cli/command.h"
 #include "cli/verbs.h"
 #include "graph/version.h"
+#include "runtime/device/cpu/waiting.h"
 
 namespace graft {
 namespace {
@@ -73,6 +74,7 @@ int run(int argc, char** argv) {
 }  // namespace graft
 
 int main(int argc, char** argv) {
+  graft::limit_busy_waiting(argv);
   std::signal(SIGPIPE, SIG_IGN);  // a reader that has seen enough ends nothing
   graft::start_log();
   try {
