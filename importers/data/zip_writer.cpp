@@ -54,7 +54,9 @@ void ZipWriter::add(const std::string& name, const std::vector<Bytes>& parts) {
   std::string header;
   store_little<uint32_t>(header, local_signature);
   store_common(header, member, extra.size());
-  file_.write(header + member.name + extra);
+  file_.write(header);
+  file_.write(member.name);
+  file_.write(extra);
   for (const auto& part : parts) file_.write(part.data, part.size);
   members_.push_back(std::move(member));
 }
@@ -75,7 +77,9 @@ void ZipWriter::commit() {
     store_little<uint16_t>(entry, 0);  // internal attributes
     store_little<uint32_t>(entry, 0644U << 16);
     store_little<uint32_t>(entry, clamp32(member.header));
-    file_.write(entry + member.name + extra);
+    file_.write(entry);
+    file_.write(member.name);
+    file_.write(extra);
   }
   int64_t end = file_.size();
   auto count = static_cast<int64_t>(members_.size());

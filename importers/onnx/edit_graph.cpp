@@ -74,7 +74,7 @@ onnx::ValueInfoProto& GraphEdit::output(const std::string& name) {
 }
 
 std::string GraphEdit::replace_operand(onnx::NodeProto& node, int slot, const Tensor& tensor) {
-  const std::string name = node.input(slot);
+  std::string name = node.input(slot);
   Place* place = constant(name);
   if (place && uses(name) == 1) {
     overwrite(*place, tensor);
