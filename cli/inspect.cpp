@@ -117,8 +117,18 @@ class SessionReport {
     batches_ = options_.batches.empty() ? std::vector<int64_t>{1, 8, 32} : options_.batches;
     if (!batch_names_.empty()) return;
     if (!options_.batches.empty()) throw UsageError("--batch: the first axis of the model's inputs is not free");
-    auto dims = bind_dims(session_.graph(), sizes_, assumption);
-    batches_ = {dims.empty() || dims.begin()->second.empty() ? 1 : dims.begin()->second[0]};
+    batches_ = {fixed_batch()};
+  }
+
+  // Of a model whose batch the file or --dim settles.
+  int64_t fixed_batch() const {
+    for (const FreeDim& free : free_dims(session_.graph())) {
+      if (free.axis == 0) return sizes_.at(free.name);
+    }
+    for (const Value* input : session_.graph().inputs) {
+      if (!input->dims.empty()) return input->dims[0];
+    }
+    return 1;
   }
 
   std::map<std::string, Dims> input_dims(int64_t batch) const {

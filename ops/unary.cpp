@@ -240,6 +240,7 @@ Kernel prepare_integer(const Node& node, const Binding& binding) {
       }
     };
   });
+  if (!kernel) throw UnsupportedError(node.where(), " has no kernel for ", node.inputs[0]->dtype);
   return kernel;
 }
 

@@ -1,6 +1,6 @@
 #include "runtime/evaluate.h"
 
-#include "ops/op.h"
+#include <algorithm>
 
 namespace graft {
 namespace {
@@ -33,7 +33,7 @@ void run_node(const Node& node, const Settlement* forward, const std::vector<con
     std::memcpy(outputs[static_cast<size_t>(out)], inputs[static_cast<size_t>(in)],
                 static_cast<size_t>(byte_count(value.dtype, value.dims)));
   }
-  Kernel kernel = run.functions->prepare(node, binding);
+  Kernel kernel = prepare_kernel(node, binding);
   if (!kernel) return;
   static thread_local std::unique_ptr<Stream> stream = make_stream(Device::cpu);
   kernel(*stream);
@@ -61,6 +61,19 @@ std::vector<Tensor> allocate_results(const Node& node, std::vector<void*>& addre
 }
 
 }  // namespace
+
+Kernel prepare_kernel(const Node& node, const Binding& binding) {
+  Kernel kernel = find_kernel(node)->prepare(node, binding);
+  if (kernel) return kernel;
+  auto views = binding.settlement->views;
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    const Value* output = node.outputs[i];
+    bool viewed = std::any_of(views.begin(), views.end(), [&](auto pair) { return pair.first == static_cast<int>(i); });
+    if (output && !output->opaque && !viewed && output->count() > 0)
+      throw UnsupportedError(node.where(), " has no kernel for ", kernel_dtype(node));
+  }
+  return kernel;
+}
 
 std::vector<Tensor> evaluate(const Node& node, const std::vector<Tensor>& inputs) {
   set_plain_layouts(node);

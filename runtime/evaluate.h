@@ -1,9 +1,13 @@
 // Runs one node on host tensors: for folding and for tests of single operators.
 #pragma once
 
-#include "graph/graph.h"
+#include "ops/op.h"
 
 namespace graft {
+
+// The kernel of a node whose addresses are final; empty where nothing is to be computed, as for views and for results
+// without elements. UnsupportedError where the operator has no kernel for the node's dtype after all.
+Kernel prepare_kernel(const Node& node, const Binding& binding);
 
 // Inputs in the node's order, undefined tensors for absent ones. Results in plain layout, undefined where not wanted.
 // UnsupportedError where the node has no CPU kernel.

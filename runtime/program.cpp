@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "runtime/evaluate.h"
+
 namespace graft {
 
 Program::Program(std::unique_ptr<Graph> graph, ParameterStore& store) : graph_(std::move(graph)), store_(store) {
@@ -91,7 +93,7 @@ void Program::prepare() {
     binding.scratch =
         scratch != plan_.scratch.end() ? arena_.get() + scratch->second : static_cast<void*>(prologue_scratch_.get());
     binding.settlement = &settlements_.at(node.get());
-    Kernel kernel = find_kernel(*node)->prepare(*node, binding);
+    Kernel kernel = prepare_kernel(*node, binding);
     if (!kernel) continue;
     ++counters_.kernels;
     bool step = node->stage == Stage::step;

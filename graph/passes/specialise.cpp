@@ -28,8 +28,7 @@ class Specialiser {
   void run() {
     for (Node* node : graph_.node_list()) visit(node);
     if (!data_dependent_.empty())
-      throw UnsupportedError::listing("must be known before the data, from shapes and constants alone",
-                                      std::move(data_dependent_));
+      throw UnsupportedError::listing("cannot be given a shape", std::move(data_dependent_));
     graph_.insert_before(nullptr);
     graph_.prune();
   }
@@ -64,7 +63,9 @@ class Specialiser {
     bool shaped =
         std::all_of(node->outputs.begin(), node->outputs.end(), [](const Value* v) { return !v || v->shaped(); });
     if (!shaped) {
-      data_dependent_.push_back(node->blocker(cat("has a shape that depends on ", what_is_open(*node))));
+      data_dependent_.push_back(node->blocker(find_kernel(*node)
+                                                  ? cat("has a shape that depends on ", what_is_open(*node))
+                                                  : "has no kernel, and a shape that ONNX does not tell"));
       return;
     }
     for (const Value* output : node->outputs) {

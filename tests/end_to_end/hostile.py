@@ -61,6 +61,7 @@ def check_arrays(graft, checks, models):
         refused(graft, checks, f"run, token {token}",
                 ["run", models / "minilm_classifier.onnx", "--inputs", folder / "ids.npz", "--outputs", outputs],
                 {FAILED, DATA}, folder)
+    check_indices(graft, checks, folder)
     for name, cotangent in {"shape": np.zeros((2, 5), np.float32), "name": None}.items():
         np.savez(folder / "ct.npz", **({"logits": cotangent} if cotangent is not None else {"logit": x}))
         refused(graft, checks, f"run, cotangent of another {name}",
@@ -71,6 +72,25 @@ def check_arrays(graft, checks, models):
 def limit_file_size():
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+
+def check_indices(graft, checks, folder):
+    """Indices that arrive with the data, in both directions."""
+    nodes = {"Gather(x, i)": [2], "GatherElements(x, i)": [2, 4], "GatherND(x, i)": [3, 1],
+             "ScatterElements(x, i, u)": [2, 4], "ScatterND(x, i, u)": [2, 1]}
+    for node, dims in nodes.items():
+        updates = ", float[2, 4] u" if "u" in node else ""
+        model = hostile_models.model(f"g (float[2, 4] x, int64[{', '.join(map(str, dims))}] i{updates}) => "
+                                     f"(float[{', '.join('ABC'[:max(len(dims), 2)])}] y) {{ y = {node} }}")
+        path = folder / "indices.onnx"
+        path.write_bytes(model.SerializeToString())
+        for index in (2, -3, 2**40, -2**63):
+            arrays = {"x": np.zeros((2, 4), np.float32), "i": np.zeros(dims, np.int64)}
+            arrays |= {"u": arrays["x"]} if updates else {}
+            arrays["i"].flat[-1] = index
+            np.savez(folder / "indices.npz", **arrays)
+            refused(graft, checks, f"run, {node} at {index}", ["run", path, "--inputs", folder / "indices.npz",
+                                                               "--outputs", folder / "out.npz"], {DATA, 5}, folder)
 
 
 def check_outputs(graft, checks, models):

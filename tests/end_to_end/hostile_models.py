@@ -99,6 +99,50 @@ def graphs():
     yield "functions in a circle", function_model({"f": ["g"], "g": ["f"]}, "f"), {MODEL}
     doubling = {f"f{i}": [f"f{i + 1}"] * 2 for i in range(40)} | {"f40": ["Identity"]}
     yield "functions that double 40 times", function_model(doubling, "f0"), {MODEL, UNSUPPORTED}
+    chain = {f"f{i}": [f"f{i + 1}"] for i in range(5000)} | {"f5000": ["Identity"]}
+    yield "functions 5000 deep", function_model(chain, "f0"), {MODEL}
+    missing = model(f"{io} {{ y = Relu(z) }}")
+    missing.graph.node[0].input[0] = "z" * 2**20
+    yield "missing value with a name of 1 MiB", missing, {MODEL}
+
+
+def bodies():
+    """Wrong subgraphs, and loops, whose length nobody knows."""
+    io = "g (bool c, float[2] x) => (float[2] y)"
+    then = "then_branch = t () => (float[2] a) { a = Relu(x) }"
+    for name, result, codes in [("If on the data", "b", {UNSUPPORTED}), ("body that shadows", "x", {MODEL})]:
+        other = f"else_branch = e () => (float[2] {result}) {{ {result} = Neg(x) }}"
+        yield name, model(f"{io} {{ y = If(c) <{then}, {other}> }}"), codes
+    yield "If without else", model(f"{io} {{ y = If(c) <{then}> }}"), {MODEL}
+    yield "body on an ordinary operator", model(f"{io} {{ y = Relu<body = b () => (float[2] a) {{ a = Neg(x) }}>(x) }}"
+                                                ), {MODEL}
+    start = f"{io} {{ t = Constant<value = bool {{1}}>()  n = Constant<value_int = 1152921504606846976>()"
+    body, nodes = "b (int64 i, bool g, float[2] v) => (bool m, float[2] r)", "{ m = Identity(g)  r = Relu(v) }"
+    for name, count in {"endless Loop": "", "Loop of 2^60 rounds": "n"}.items():
+        yield name, model(f"{start} y = Loop({count}, t, x) <body = {body} {nodes}> }}"), {MODEL, UNSUPPORTED}
+    yield "Loop input that is an initializer", model(
+        f"{start} y = Loop(n, t, x) <body = {body} <float[2] v = {{1, 2}}> {nodes}> }}"), {MODEL}
+    yield "sequence", model(f"{io} {{ s = SequenceConstruct(x)  i = Constant<value_int = 0>()  y = SequenceAt(s, i) }}"
+                            ), {UNSUPPORTED}
+
+
+def shapes_from_data():
+    """Results whose shape only the data tell, with a declared one that is a lie."""
+    for inputs, node in [
+            ("float[2, 4] x, int64[2] s", "Reshape(x, s)"), ("float[2, 1] x, int64[2] s", "Expand(x, s)"),
+            ("float[2, 4] x, int64[2] s", "Tile(x, s)"), ("int64[2] s", "ConstantOfShape(s)"),
+            ("float[2, 4] x, int64[1] s", "Slice(x, s, s)"), ("float[2, 4] x, int64[4] s", "Pad(x, s)"),
+            ("float[2, 4] x, int64[1] s", "ReduceSum(x, s)"), ("float[1, 4] x, int64[1] s", "Squeeze(x, s)"),
+            ("float[1, 2, 4] x, int64[3] s", "Resize(x, , , s)"), ("bool[2, 4] x, float[2, 4] z", "Compress(z, x)"),
+            ("float s, float x", "Range(x, s, s)")]:
+        lying = model(f"g ({inputs}) => (float[3, 5] y) {{ y = {node} }}")
+        yield f"shape from data: {node}", lying, {MODEL, UNSUPPORTED}
+    for node in ("TopK(x, s)", "Split<axis = 1>(x, s)"):
+        yield f"shape from data: {node}", model(
+            f"g (float[2, 4] x, int64[1] s) => (float[3, 5] y) {{ y, z = {node} }}"), {MODEL, UNSUPPORTED}
+    yield "shape from data: NonZero", model("g (float[2, 4] x) => (int64[2, 9] y) { y = NonZero(x) }"), {UNSUPPORTED}
+    yield "shape from data: OneHot", model("g (int64[2] x, int64 s) => (float[3, 5] y) { v = Constant<value = float[2] "
+                                           "{0, 1}>()  y = OneHot(x, s, v) }"), {MODEL, UNSUPPORTED}
 
 
 def tensors():
@@ -118,6 +162,7 @@ def tensors():
     yield "zero and huge dims", weights_model(raw_tensor([0, 2**62, 2**62], b"")), {MODEL}
     yield "undefined type", weights_model(raw_tensor([4], b"\0" * 16, 0)), {MODEL}
     yield "type 99", weights_model(raw_tensor([4], b"\0" * 16, 99)), {MODEL}
+    yield "odd number of 4-bit integers", weights_model(raw_tensor([3], b"\0", 22)), {MODEL, UNSUPPORTED}
     yield "weights that do not broadcast", weights_model(raw_tensor([3], b"\0" * 12)), {MODEL}
 
 
@@ -146,6 +191,55 @@ def attributes():
     for name, (op, values) in shaped.items():
         body = f"{{ s = Constant<value = int64[{len(values)}] {{{', '.join(map(str, values))}}}>()  y = {op}(x, s) }}"
         yield name, model(f"{io} {body}"), {MODEL, UNSUPPORTED}
+    image = "g (float[1, 4, 6, 6] x, float[3] s) => (float[A, B, C, D] y)"
+    for node in ("DepthToSpace<blocksize = 0>(x)", "DepthToSpace<blocksize = 4294967296>(x)",
+                 "DepthToSpace<blocksize = 3>(x)", "SpaceToDepth<blocksize = 0>(x)", "SpaceToDepth<blocksize = 4>(x)",
+                 "LRN<size = 0>(x)", "BatchNormalization(x, s, s, s, s)", "InstanceNormalization(x, s, s)",
+                 "LpPool<kernel_shape = [2, 2], p = 0>(x)"):
+        yield node, model(f"{image} {{ y = {node} }}"), {MODEL, UNSUPPORTED}
+    groups = "g (float[1, 4, 6, 6] x, float[4] s) => (float[A, B, C, D] y)"
+    for count in (0, 3, -1, 2**62):
+        yield f"GroupNormalization of {count}", model(
+            f"{groups} {{ y = GroupNormalization<num_groups = {count}>(x, s, s) }}", 21, 10), {MODEL, UNSUPPORTED}
+    transposed = "g (float[1, 4, 8, 8] x, float[4, 4, 3, 3] w) => (float[A, B, C, D] y)"
+    for text in ("output_padding = [9, 9]", "output_shape = [-1, 2]", "output_shape = [1099511627776, 2]",
+                 "output_shape = [20, 20]", "strides = [0, 1]", "group = 3"):
+        node = f"ConvTranspose<{text}>(x, w)"
+        yield node, model(f"{transposed} {{ y = {node} }}"), {MODEL, UNSUPPORTED}
+    yield "Cast without a type", model(f"{io} {{ y = Cast(x) }}"), {MODEL}
+    yield "Gemm with a wrong bias", model(
+        "g (float[2, 4] x, float[4, 3] w, float[5] b) => (float[A, B] y) { y = Gemm(x, w, b) }"), {MODEL}
+    yield "Einsum of wrong ranks", model(f'{io} {{ y = Einsum<equation = "i!->">(x) }}'), {MODEL, UNSUPPORTED}
+    listed = {"Split into too many": ("y, z = Split<axis = 1>(x, a)", [3, 3]),
+              "Split by a negative": ("y, z = Split<axis = 1>(x, a)", [-1, 5]),
+              "Pad below nothing": ("y = Pad(x, a)", [0, -3, 0, -3]),
+              "Pad that wraps": ("y = Pad(x, a)", [0, 2**62, 0, 2**62]),
+              "Pad of another rank": ("y = Pad(x, a)", [1, 1]),
+              "Squeeze axis 9": ("y = Squeeze(x, a)", [9]), "Squeeze of 2": ("y = Squeeze(x, a)", [0]),
+              "Unsqueeze twice": ("y = Unsqueeze(x, a)", [0, 0]), "ReduceSum axis 9": ("y = ReduceSum(x, a)", [9]),
+              "Slice axis 9": ("y = Slice(x, a, a, a)", [9]),
+              "Slice by 0": ("z = Sub(a, a)  y = Slice(x, z, a, z, z)", [1]),
+              "TopK 9": ("y, z = TopK(x, a)", [9]), "TopK -1": ("y, z = TopK(x, a)", [-1]),
+              "CumSum axis 9": ("y = CumSum(x, a)", [9])}
+    for name, (nodes, values) in listed.items():
+        body = f"{{ a = Constant<value = int64[{len(values)}] {{{', '.join(map(str, values))}}}>()  {nodes} }}"
+        yield name, model(f"{io} {body}"), {MODEL, UNSUPPORTED}
+    for scale in ("0.0", "-1.0", "1.0e30", "nan", "inf"):
+        yield f"Resize by {scale}", model(
+            "g (float[1, 4, 6, 6] x) => (float[A, B, C, D] y) { s = Constant<value = float[4] "
+            f"{{1, 1, {scale}, 2}}>()  y = Resize(x, , s) }}"), {MODEL, UNSUPPORTED, FAILED}
+    for depth in (-1, 2**60):
+        yield f"OneHot of depth {depth}", model(
+            f"g (int64[2] x) => (float[A, B] y) {{ d = Constant<value_int = {depth}>()  v = Constant<value = float[2] "
+            "{0, 1}>()  y = OneHot(x, d, v) }"), {MODEL, UNSUPPORTED, FAILED}
+    scattered = "u = Constant<value = float[1, 4] {1, 2, 3, 4}>()"
+    for node, index in {"ScatterElements(x, i, u)": "[1, 4] {9, 0, 0, 0}", "ScatterND(x, i, u)": "[1, 1] {9}",
+                        "GatherElements(x, i)": "[1, 1] {-9}", "GatherND(x, i)": "[1, 1] {9}"}.items():
+        yield f"{node} out of range", model(f"{io} {{ i = Constant<value = int64{index}>()  {scattered}  y = {node} }}"
+                                            ), {FAILED, MODEL, 4, UNSUPPORTED}
+    yield "ScatterND of another shape", model(
+        f"{io} {{ i = Constant<value = int64[1, 3] {{0, 0, 0}}>()  {scattered}  y = ScatterND(x, i, u) }}"
+    ), {MODEL, UNSUPPORTED}
     for index in (9, -5, 2**40):
         body = f"{{ i = Constant<value = int64[1] {{{index}}}>()  y = Gather(x, i) }}"
         yield f"Gather at {index}", model(f"{io} {body}"), {FAILED, MODEL, 4}
@@ -197,6 +291,16 @@ def external(folder):
     constant = model("g (float[N, 4] x) => (float[N, 4] y) { y = Add(x, w) }")
     constant.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=external_tensor(location=places[".."])))
     yield "external data: .. in a Constant node", constant, {MODEL}
+    sparse = model("g (float[N, 4] x) => (float[N, 4] y) { y = Add(x, w) }")
+    sparse.graph.sparse_initializer.add(
+        values=external_tensor(location=places[".."]), dims=[8],
+        indices=numpy_helper.from_array(np.arange(4))).values.name = "w"
+    yield "external data: .. in a sparse tensor", sparse, {MODEL, UNSUPPORTED}
+    function = function_model({"f": ["Identity"]}, "f")
+    function.functions[0].node.insert(0, helper.make_node("Constant", [], ["w"],
+                                                          value=external_tensor(location=places[".."])))
+    yield "external data: .. in a function", function, {MODEL}
+    yield "external data: no location", weights_model(external_tensor(length=16)), {MODEL}
 
 
 def files(folder, good):
@@ -217,7 +321,7 @@ def files(folder, good):
 
 
 def write_all(folder, good):
-    for part in (graphs, tensors, attributes, bombs, lambda: external(folder)):
+    for part in (graphs, bodies, shapes_from_data, tensors, attributes, bombs, lambda: external(folder)):
         for number, (name, proto, codes) in enumerate(part()):
             path = folder / f"{getattr(part, '__name__', 'x').strip('<>')}{number}.onnx"
             path.write_bytes(proto if isinstance(proto, bytes) else proto.SerializeToString())

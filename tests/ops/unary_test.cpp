@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "tests/support/check_op.h"
+#include "tests/support/run_op.h"
 
 namespace graft::test {
 namespace {
@@ -66,6 +67,13 @@ TEST(UnarySecondOrder, PrivateGradients) {
     check_op(cat("(float[5,7] dy, float[5,7] s) => (dx) { dx = graft.", type, "(dy, s) }"), {},
              {.ranges = {{"s", {-4, 4}}}, .forward = false});
     check_layout(cat("(float[2,19,3,5] dy, float[2,19,3,5] s) => (dx) { dx = graft.", type, "(dy, s) }"), "nChw8c");
+  }
+}
+
+TEST(Unary, HalvesAreRefused) {
+  for (const char* type : {"Relu", "Abs", "Exp"}) {
+    for (DType dtype : {DType::f16, DType::bf16})
+      EXPECT_THROW(run_op("", type, {Tensor(dtype, {3})}, 1), UnsupportedError) << type;
   }
 }
 
