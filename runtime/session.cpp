@@ -84,6 +84,16 @@ std::function<bool(const State&)> lays_out_step(const TrainingOptions& options) 
   return [trainable](const State& state) { return state.out || trainable.count(state.in->name); };
 }
 
+// One entry a node, whatever is wrong with it.
+void add_blocker(std::vector<Blocker>& blockers, const Blocker& blocker) {
+  for (Blocker& known : blockers) {
+    if (known.type != blocker.type || known.name != blocker.name || known.name.empty()) continue;
+    known.reason += ", and " + blocker.reason;
+    return;
+  }
+  blockers.push_back(blocker);
+}
+
 }  // namespace
 
 Session::Session(std::unique_ptr<Graph> graph, Expander expand, SessionOptions options)
@@ -308,9 +318,8 @@ Trainability Session::trainability(const std::map<std::string, Dims>& dims, cons
       pass();
       return true;
     } catch (const UnsupportedError& error) {
-      const auto& blockers = error.blockers();
-      if (blockers.empty()) found.blockers.push_back({"", "", error.what()});
-      found.blockers.insert(found.blockers.end(), blockers.begin(), blockers.end());
+      if (error.blockers().empty()) add_blocker(found.blockers, {"", "", error.what()});
+      for (const Blocker& blocker : error.blockers()) add_blocker(found.blockers, blocker);
       return false;
     }
   };

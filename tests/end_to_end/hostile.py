@@ -23,6 +23,10 @@ def check_models(graft, checks, models):
     for name, path, codes in hostile_models.write_all(folder, good):
         outputs = folder / "out.npz"
         refused(graft, checks, f"run, {name}", ["run", path, "--inputs", "zeros", "--outputs", outputs], codes, folder)
+        # inspect says what blocks, or refuses.
+        done = graft.call("inspect", path, timeout=60)
+        checks.expect(done.returncode in codes | {0} and bool(done.stdout) == (done.returncode == 0),
+                      f"inspect, {name}: exit code {done.returncode}")
 
 
 def check_arrays(graft, checks, models):

@@ -163,6 +163,49 @@ TEST(Session, SteadyStepsPrepareNothing) {
   EXPECT_EQ(session.training({{"x", {8, 5}}}, sgd()).step, programs.step);
 }
 
+TEST(Session, NamesEveryNodeThatBlocksTraining) {
+  Session sound(mlp(), {});
+  EXPECT_TRUE(sound.trainability({{"x", {2, 5}}}, sgd()).blockers.empty());
+  auto graph = mlp();
+  Value* p = graph->outputs[0];
+  graph->outputs = {
+      graph->add_node("", "CumProd", {p, graph->add_constant(Tensor::scalar<int64_t>(1))}, 1)->outputs[0]};
+  graph->rename(graph->outputs[0], "y");
+  Session session(std::move(graph), {});
+  TrainingOptions options = sgd();
+  Trainability found = session.trainability({{"x", {2, 5}}}, options);
+  ASSERT_EQ(found.blockers.size(), 1U);
+  EXPECT_EQ(found.blockers[0].type, "CumProd");
+  EXPECT_EQ(found.blockers[0].reason,
+            "has neither a kernel for float nor a function body that trains well, and has no gradient");
+  EXPECT_THROW(session.training({{"x", {2, 5}}}, options), UnsupportedError);
+}
+
+TEST(Session, NamesParametersThatNoGradientReaches) {
+  auto graph = mlp();
+  Value* w = graph->add_constant(ramp({5, 3}, 0.5), "w0");
+  Value* product = graph->add_node("", "MatMul", {graph->inputs[0], w}, 1)->outputs[0];
+  Value* sign = graph->add_node("", "Sign", {product}, 1)->outputs[0];
+  graph->outputs = {graph->add_node("", "Add", {graph->outputs[0], sign}, 1)->outputs[0]};
+  Session session(std::move(graph), {});
+  TrainingOptions options = sgd();
+  options.trainable = session.parameters();
+  Trainability found = session.trainability({{"x", {2, 5}}}, options);
+  EXPECT_TRUE(found.blockers.empty());
+  EXPECT_EQ(found.without_gradient, std::vector<std::string>{"w0"});
+}
+
+TEST(Session, TheCostOfAStepIsThatOfItsProgram) {
+  Session session(mlp(), {});
+  StepCost cost = session.training_cost({{"x", {8, 5}}}, sgd());
+  // Two products forward, their weight gradients, and the data gradient of the second.
+  double products = 2.0 * 8 * (3 * 5 * 7 - 5 * 7 + 3 * 7 * 3);
+  EXPECT_GT(cost.flops, products);
+  EXPECT_LT(cost.flops, 3 * products);
+  EXPECT_EQ(session.store().entries().size(), 4U) << "an estimate leaves no states behind";
+  EXPECT_EQ(session.training({{"x", {8, 5}}}, sgd()).step->plan().peak_bytes(), cost.peak_bytes);
+}
+
 TEST(Session, PrintsTheGraphAfterAPass) {
   Session session(mlp(), {});
   TrainingOptions options = sgd();
