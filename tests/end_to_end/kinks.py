@@ -4,7 +4,7 @@ gradients; elsewhere it is smooth.
 """
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 
 def limits(node, tensors):
@@ -42,7 +42,7 @@ def traced(model):
 
 def pinned(model):
     copy = onnx.ModelProto.FromString(model.SerializeToString())
-    nodes = [helper.make_node("Constant", [], ["pinned:flat"], value_ints=[-1])]
+    nodes = [helper.make_node("Constant", [], ["pinned:flat"], value=numpy_helper.from_array(np.array([-1])))]
     for node in copy.graph.node:
         y = node.output[0]
         if node.op_type == "MaxPool":
