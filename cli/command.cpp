@@ -136,6 +136,11 @@ std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::st
     if (names.empty()) throw UsageError("--dim ", name, "=", size, ": the model's inputs have no free dimension");
     throw UsageError("--dim ", name, "=", size, " names no free dimension; nearest: ", nearest_text(name, names));
   }
+  for (const Value* input : graph.inputs) {
+    double bytes = static_cast<double>(size_of(input->dtype));
+    for (int64_t dim : dims[input->name]) bytes *= std::max(static_cast<double>(dim), 1.0);
+    if (bytes > 0x1p62) throw UsageError("--dim: input \"", input->name, "\" of ", dims[input->name], " is too large");
+  }
   return dims;
 }
 

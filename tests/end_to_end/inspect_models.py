@@ -65,6 +65,7 @@ def check_globs(graft, checks, models):
     all_of_it = report_of(graft, models / "small_cnn.onnx")
     checks.expect(report["training_steps"][0]["flops"] < all_of_it["training_steps"][0]["flops"] / 2,
                   "a head costs less than half of the network")
+    checks.expect(report["totals"]["selected"] == 4 * 8 + 4, f"elements selected: {report['totals']}")
     folder = graft.folder / "globs"
     folder.mkdir()
     refused(graft, checks, "glob without a match", ["inspect", models / "small_cnn.onnx", "--train", "cf.wieght"], {2},
