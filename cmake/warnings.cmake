@@ -5,8 +5,11 @@ set(graft_warning_options -Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local>
   -Wno-restrict -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread)
 target_compile_options(graft_warnings INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${graft_warning_options}>"
   "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror,-Wno-missing-field-initializers>")
+# Build type of the presets with sanitizers. Lines in stack traces are all that is wanted of debug information, and
+# nothing of optimisation: a file compiles in a fifth of the time that -O2 -g takes.
+set(CMAKE_CXX_FLAGS_SANITIZED "-O0 -g1 -DNDEBUG -D_GLIBCXX_ASSERTIONS")
 if(GRAFT_SANITIZE)
-  add_compile_options(-fsanitize=${GRAFT_SANITIZE} -fno-omit-frame-pointer)
+  add_compile_options(-fsanitize=${GRAFT_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${GRAFT_SANITIZE})
   # GCC reports false positives of these under sanitizers.
   target_compile_options(graft_warnings INTERFACE -Wno-maybe-uninitialized)

@@ -2,6 +2,8 @@
 
 A file that passed before with the same content, headers, flags and checks is not looked at again: the results are
 kept by content hash under $XDG_CACHE_HOME/graft/tidy (~/.cache).
+clang-tidy is the one that scripts/setup installed: from version 22 on it leaves out the headers of other libraries,
+where older ones spend most of their time.
 """
 import argparse
 import concurrent.futures
@@ -25,21 +27,22 @@ root = pathlib.Path(__file__).resolve().parent.parent
 build = arguments.build.resolve()
 wanted = {path.resolve() for path in arguments.files}
 left_out = [build, *(root / folder for folder in arguments.but)]
+tidy = pathlib.Path(os.environ.get("GRAFT_DEPS", root / ".deps")) / "venv" / "bin" / "clang-tidy"
 cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "graft" / "tidy"
 cache.mkdir(parents=True, exist_ok=True)
 
 
 def clang_arguments(command):
-    """GCC's command line without its precompiled header, its own warnings and the output."""
+    """GCC's command line without its own warnings and the output; omp.h is found among GCC's headers."""
     kept, skip = [], False
     for argument in shlex.split(command):
         if skip:
             skip = False
-        elif argument in ("-include", "-o"):
+        elif argument == "-o":
             skip = True
-        elif not argument.startswith("-W") and not argument.endswith("/ccache"):
+        elif not argument.startswith("-W") and pathlib.PurePath(argument).name != "ccache":
             kept.append(argument)
-    return kept + ["-w"]
+    return kept + ["-w", "-idirafter", gcc_headers]
 
 
 def project_includes(path, seen):
@@ -55,7 +58,7 @@ def project_includes(path, seen):
 def key_of(path, command):
     seen = {}
     project_includes(path, seen)
-    digest = hashlib.sha256((root / ".clang-tidy").read_bytes() + version)
+    digest = hashlib.sha256((root / ".clang-tidy").read_bytes() + version.encode())
     digest.update("\0".join(command).replace(str(root), "").encode())
     for name in sorted(seen):
         digest.update(str(name.relative_to(root)).encode() + b"\0" + seen[name])
@@ -63,11 +66,23 @@ def key_of(path, command):
 
 
 def check(path):
-    result = subprocess.run(["clang-tidy", "-p", str(database), "--quiet", str(path)], capture_output=True, text=True)
+    result = subprocess.run([tidy, "-p", database, "--quiet", path], capture_output=True, text=True)
     return path, result.returncode, result.stdout
 
 
-version = subprocess.run(["clang-tidy", "--version"], capture_output=True, check=True).stdout
+def findings(output):
+    """The output in pieces, each a finding with its notes."""
+    return [piece for piece in re.split(r"^(?=\S+:\d+:\d+: (?:error|warning):)", output, flags=re.M) if piece.strip()]
+
+
+def said_by(*command):
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+
+
+if not tidy.exists():
+    sys.exit(f"tidy: there is no {tidy}: run scripts/setup")
+version = said_by(tidy, "--version")
+gcc_headers = said_by("g++", "-print-file-name=include")
 entries = {}
 for entry in json.loads((build / "compile_commands.json").read_text()):
     path = pathlib.Path(entry["file"]).resolve()
@@ -82,14 +97,17 @@ database.mkdir(exist_ok=True)
 keys = {path: cache / key_of(path, entry["arguments"]) for path, entry in entries.items()}
 pending = [path for path in sorted(keys) if not keys[path].exists()]
 print(f"tidy: {len(entries)} files, {len(entries) - len(pending)} known to pass", flush=True)
-start, failed = time.monotonic(), 0
+start, failed, shown = time.monotonic(), 0, set()
 with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
     for path, code, output in pool.map(check, pending):
         if code == 0:
             keys[path].touch()
         else:
             failed += 1
-            print(output, flush=True)
+            for finding in findings(output):
+                if finding not in shown:  # one in a header is found by all who include it
+                    print(finding.replace(f"{root}/", "").rstrip(), flush=True)
+                shown.add(finding)
 if pending:
     print(f"tidy: {len(pending)} files in {time.monotonic() - start:.0f} s, {failed} with findings")
 sys.exit(1 if failed else 0)
