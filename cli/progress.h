@@ -13,7 +13,7 @@
 namespace graft {
 
 // automatic: bar where `out` is a terminal, else plain.
-enum class LogStyle { automatic, bar, plain, json };
+enum class LogStyle : uint8_t { automatic, bar, plain, json };
 
 // "auto", "bar", "plain", "json"; UsageError with the nearest name for another.
 LogStyle parse_log_style(const std::string& name);

@@ -376,7 +376,7 @@ std::unique_ptr<Graph> Graph::clone(std::unordered_map<const Value*, Value*>* ma
     if (value->role != Role::result) map[value.get()] = copy->copy_value(*value, true);
   }
   for (const auto& node : nodes_) copy->copy_node(*node, map, true, copied);
-  for (const auto& [original, copied_value] : map) copied_value->id = original->id;
+  for (const auto& value : values_) map.at(value.get())->id = value->id;
   for (const Value* input : inputs) copy->inputs.push_back(map.at(input));
   for (const Value* output : outputs) copy->outputs.push_back(map.at(output));
   for (const auto& state : states) copy->states.push_back({map.at(state.in), state.out ? map.at(state.out) : nullptr});

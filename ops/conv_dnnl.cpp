@@ -192,7 +192,7 @@ struct Settled {
 };
 
 void set_layout(Candidate& candidate, int slot, const Layout& layout) {
-  if (slot < 0) candidate.outputs[static_cast<size_t>(~slot)] = layout;
+  if (slot < 0) candidate.outputs[conv_output(slot)] = layout;
   else candidate.inputs[static_cast<size_t>(slot)] = layout;
 }
 

@@ -101,7 +101,7 @@ Kernel prepare_forward(const Node& node, const Binding& binding) {
 #pragma omp simd reduction(+ : squares)
         for (int64_t i = 0; i < rows.width; ++i) squares += (from[i] - mean) * (from[i] - mean);
         T inverse = 1 / std::sqrt(squares / width + static_cast<T>(rows.epsilon));
-        if (bias) {
+        if (bias) {  // NOLINT(bugprone-branch-clone): it does not look behind the pragmas
 #pragma omp simd
           for (int64_t i = 0; i < rows.width; ++i) to[i] = (from[i] - mean) * inverse * scale[i] + bias[i];
         } else {

@@ -213,7 +213,7 @@ Kernel prepare_f32(const Node& node, const Binding& binding) {
 
 // Abs, Neg, Sign, Relu and the roundings on integers: through 64-bit integers, which hold all but huge u64 exactly.
 Kernel prepare_integer(const Node& node, const Binding& binding) {
-  enum class Action { keep, abs, neg, sign, relu };
+  enum class Action : uint8_t { keep, abs, neg, sign, relu };
   static const std::map<std::string, Action> actions = {
       {"Abs", Action::abs}, {"Neg", Action::neg}, {"Sign", Action::sign}, {"Relu", Action::relu}};
   auto found = actions.find(node.type);

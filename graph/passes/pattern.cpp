@@ -131,16 +131,14 @@ std::optional<std::vector<int64_t>> reduced_axes(const Node& node) {
 bool is_closed(const Graph& graph, const Node& root, const std::vector<const Value*>& inputs) {
   std::unordered_set<const Value*> outside(inputs.begin(), inputs.end());
   std::unordered_set<const Node*> inside{&root};
-  std::vector<const Node*> pending{&root};
-  while (!pending.empty()) {
-    const Node* node = pending.back();
-    pending.pop_back();
-    for (const Value* input : node->inputs) {
+  std::vector<const Node*> nodes{&root};
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    for (const Value* input : nodes[i]->inputs) {
       bool inner = input && input->producer && !outside.count(input);
-      if (inner && inside.insert(input->producer).second) pending.push_back(input->producer);
+      if (inner && inside.insert(input->producer).second) nodes.push_back(input->producer);
     }
   }
-  for (const Node* node : inside) {
+  for (const Node* node : nodes) {
     if (node == &root) continue;
     for (const Value* output : node->outputs) {
       if (!output) continue;

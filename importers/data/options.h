@@ -17,12 +17,12 @@ struct ModelInput {
   Dims dims;
 };
 
-enum class ImageLayout { nchw, nhwc };
-enum class ImageColor { rgb, bgr, grey };
+enum class ImageLayout : uint8_t { nchw, nhwc };
+enum class ImageColor : uint8_t { rgb, bgr, grey };
 // stretch: to the size, whatever the shape; fit: whole image, centred on padding; crop: largest centred part.
-enum class ImageResize { stretch, fit, crop };
+enum class ImageResize : uint8_t { stretch, fit, crop };
 // area: averages where the image shrinks, linear where it grows.
-enum class ImageInterpolation { area, linear, cubic, nearest };
+enum class ImageInterpolation : uint8_t { area, linear, cubic, nearest };
 
 // What is not set is taken from the model's input, else from the default.
 struct ImageOptions {
@@ -40,7 +40,7 @@ struct ImageOptions {
   int64_t largest_pixels = 100'000'000;
 };
 
-enum class Task { automatic, classification, regression };
+enum class Task : uint8_t { automatic, classification, regression };
 
 struct DatasetOptions {
   std::vector<ModelInput> inputs;  // of the model, in its order; empty: unknown

@@ -22,7 +22,7 @@ class Table {
   explicit Table(const std::string& path);
   ~Table();
 
-  enum class Kind { whole_numbers, real_numbers, text, lists, other };
+  enum class Kind : uint8_t { whole_numbers, real_numbers, text, lists, other };
   const std::string& path() const { return path_; }
   int64_t rows() const;
   const std::vector<std::string>& columns() const { return columns_; }

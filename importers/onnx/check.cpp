@@ -195,7 +195,7 @@ class Checker {
   }
 
   void check_operator(const onnx::NodeProto& node, const Opsets& opsets, const std::string& where) {
-    const std::string& domain = plain_domain(node.domain());
+    std::string domain = plain_domain(node.domain());
     auto import = opsets.find(domain);
     constexpr int64_t newest = std::numeric_limits<int>::max();
     const auto* schema = import == opsets.end()
@@ -284,7 +284,7 @@ std::string label_of(const onnx::NodeProto& node) {
 }
 
 std::string where_of(const onnx::NodeProto& node) {
-  const std::string& domain = plain_domain(node.domain());
+  std::string domain = plain_domain(node.domain());
   return cat('[', domain.empty() ? "" : shortened(domain) + ".", shortened(node.op_type()), " \"", label_of(node),
              "\"]");
 }

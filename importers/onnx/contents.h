@@ -42,10 +42,7 @@ struct OnnxModel::Contents {
 };
 
 // "" and "ai.onnx" are the same domain.
-inline const std::string& plain_domain(const std::string& domain) {
-  static const std::string onnx_domain;
-  return domain == "ai.onnx" ? onnx_domain : domain;
-}
+inline std::string plain_domain(const std::string& domain) { return domain == "ai.onnx" ? "" : domain; }
 
 using Opsets = std::map<std::string, int64_t>;
 // Domain -> version. ModelError where one is named twice with different versions.

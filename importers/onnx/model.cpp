@@ -11,7 +11,7 @@ namespace {
 void count_operators(const google::protobuf::RepeatedPtrField<onnx::NodeProto>& nodes,
                      std::map<std::string, int64_t>& counts) {
   for (const auto& node : nodes) {
-    const std::string& domain = plain_domain(node.domain());
+    std::string domain = plain_domain(node.domain());
     ++counts[domain.empty() ? node.op_type() : domain + "." + node.op_type()];
     for (const auto& attribute : node.attribute()) {
       if (attribute.has_g()) count_operators(attribute.g().node(), counts);

@@ -12,7 +12,7 @@ namespace {
 using onnx::TensorProto;
 
 // The typed field that ONNX prescribes for a dtype.
-enum class Field { floats, doubles, ints, longs, unsigned_longs, strings };
+enum class Field : uint8_t { floats, doubles, ints, longs, unsigned_longs, strings };
 
 Field field_of(DType dtype) {
   switch (dtype) {

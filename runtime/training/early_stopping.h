@@ -6,7 +6,7 @@
 
 namespace graft {
 
-enum class Goal { lower, higher };
+enum class Goal : uint8_t { lower, higher };
 
 class EarlyStopping {
  public:

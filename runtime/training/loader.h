@@ -19,7 +19,7 @@ struct Batch {
   int64_t position = 0;  // in the order of the epoch, behind this batch: where start_epoch can go on
 };
 
-enum class OnBadSample { fail, skip };
+enum class OnBadSample : uint8_t { fail, skip };
 
 struct LoaderOptions {
   int64_t batch_size = 32;

@@ -151,7 +151,7 @@ std::vector<double> chart_ticks(double low, double high, int wanted, bool whole)
   std::vector<double> ticks;
   double first = std::floor(low / step + 1e-9);
   double last = std::ceil(high / step - 1e-9);
-  for (double i = first; i <= last; ++i) ticks.push_back(i * step);
+  for (int64_t i = 0; i <= std::llround(last - first); ++i) ticks.push_back((first + static_cast<double>(i)) * step);
   return ticks;
 }
 

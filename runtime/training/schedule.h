@@ -6,7 +6,7 @@
 
 namespace graft {
 
-enum class Decay { constant, linear, cosine };
+enum class Decay : uint8_t { constant, linear, cosine };
 
 // UsageError with the nearest names for an unknown one.
 Decay parse_decay(const std::string& name);

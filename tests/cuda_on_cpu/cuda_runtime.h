@@ -6,12 +6,14 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <source_location>
 #include <type_traits>
 
+// NOLINTBEGIN(readability-identifier-naming,bugprone-reserved-identifier,performance-enum-size): CUDA's names and types
 #define __global__
 #define __device__
 #define __host__
@@ -35,7 +37,7 @@ using Location = std::source_location;
 
 // The order in which the threads of a block and the blocks of a grid run between two barriers. Results that depend on
 // it show a race.
-enum class Order { forward, backward };
+enum class Order : uint8_t { forward, backward };
 inline Order order = Order::forward;
 
 void run_grid(dim3 grid, dim3 block, const std::function<void()>& kernel);
@@ -190,3 +192,4 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   cuda_on_cpu::run_grid(grid, block, [&] { kernel(static_cast<Parameters>(arguments)...); });
   return cudaSuccess;
 }
+// NOLINTEND(readability-identifier-naming,bugprone-reserved-identifier,performance-enum-size)

@@ -25,7 +25,7 @@ using graft::DeviceError;
 constexpr size_t stack_bytes = 256 * 1024;  // only the pages that are touched count
 constexpr size_t exchange_bytes = 8;
 
-enum class State { ready, at_block, at_warp, ended };
+enum class State : uint8_t { ready, at_block, at_warp, ended };
 
 struct Fiber {
   ucontext_t context{};

@@ -9,7 +9,10 @@
 
 namespace graft::test {
 
-enum class Oracle { reference, onnxruntime };  // `reference` falls back to onnxruntime where it lacks something
+enum class Oracle : uint8_t {
+  reference,
+  onnxruntime
+};  // `reference` falls back to onnxruntime where it lacks something
 
 // Outputs of a serialised model. UsageError with both reasons where neither can run it.
 std::vector<Tensor> reference_outputs(const std::string& model, const std::map<std::string, Tensor>& inputs,
