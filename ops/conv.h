@@ -32,10 +32,10 @@ ConvSlots conv_slots(const Node& node);
 ConvProblem conv_problem(const Node& node);
 
 inline Value* conv_value(const Node& node, int slot) {
-  return slot < 0 ? node.output(static_cast<size_t>(~slot)) : node.input(static_cast<size_t>(slot));
+  return slot < 0 ? node.output(static_cast<size_t>(~int64_t{slot})) : node.input(static_cast<size_t>(slot));
 }
 inline void* conv_address(const Binding& binding, int slot) {
-  if (slot < 0) return binding.out<void>(static_cast<size_t>(~slot));
+  if (slot < 0) return binding.out<void>(static_cast<size_t>(~int64_t{slot}));
   return const_cast<void*>(binding.in<void>(static_cast<size_t>(slot)));
 }
 
