@@ -31,11 +31,13 @@ ConvSlots conv_slots(const Node& node);
 // Reads and checks the node. ModelError, UnsupportedError for more than three spatial axes.
 ConvProblem conv_problem(const Node& node);
 
+// Which output a negative slot is.
+inline size_t conv_output(int slot) { return ~static_cast<unsigned>(slot); }
 inline Value* conv_value(const Node& node, int slot) {
-  return slot < 0 ? node.output(static_cast<size_t>(~int64_t{slot})) : node.input(static_cast<size_t>(slot));
+  return slot < 0 ? node.output(conv_output(slot)) : node.input(static_cast<size_t>(slot));
 }
 inline void* conv_address(const Binding& binding, int slot) {
-  if (slot < 0) return binding.out<void>(static_cast<size_t>(~int64_t{slot}));
+  if (slot < 0) return binding.out<void>(conv_output(slot));
   return const_cast<void*>(binding.in<void>(static_cast<size_t>(slot)));
 }
 
