@@ -119,8 +119,8 @@ std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::st
                                       std::optional<int64_t> otherwise) {
   std::map<std::string, Dims> dims;
   for (const Value* input : graph.inputs) {
-    if (!input->ranked) throw UsageError("input \"", input->name, "\" has no declared shape: give it as an array");
-    dims[input->name] = input->dims;
+    if (input->ranked) dims[input->name] = input->dims;
+    else if (otherwise) throw UsageError("input \"", input->name, "\" has no declared shape: give it as an array");
   }
   std::vector<std::string> names;
   for (const auto& free : free_dims(graph)) {
@@ -136,10 +136,10 @@ std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::st
     if (names.empty()) throw UsageError("--dim ", name, "=", size, ": the model's inputs have no free dimension");
     throw UsageError("--dim ", name, "=", size, " names no free dimension; nearest: ", nearest_text(name, names));
   }
-  for (const Value* input : graph.inputs) {
-    double bytes = static_cast<double>(size_of(input->dtype));
-    for (int64_t dim : dims[input->name]) bytes *= std::max(static_cast<double>(dim), 1.0);
-    if (bytes > 0x1p62) throw UsageError("--dim: input \"", input->name, "\" of ", dims[input->name], " is too large");
+  for (const auto& [name, shape] : dims) {
+    auto bytes = static_cast<double>(size_of(graph.find(name)->dtype));
+    for (int64_t dim : shape) bytes *= std::max(static_cast<double>(dim), 1.0);
+    if (bytes > 0x1p62) throw UsageError("--dim: input \"", name, "\" of ", shape, " is too large");
   }
   return dims;
 }

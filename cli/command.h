@@ -42,8 +42,9 @@ std::vector<FreeDim> free_dims(const Graph& graph);
 
 // NAME=N texts. UsageError for what is not of that form, negative sizes and repeated names.
 std::map<std::string, int64_t> parse_dims(const std::vector<std::string>& texts);
-// Dims for every input of the graph; -1 where `sizes` has nothing for a free one and `otherwise` is not given.
-// UsageError with the nearest names for a name that no free dimension has, and for inputs without a rank.
+// Dims for every input of the graph that has a rank; -1 where `sizes` has nothing for a free one and `otherwise` is not
+// given. UsageError with the nearest names for a name that no free dimension has, for inputs too large, and, where
+// `otherwise` is given, for inputs without a rank.
 std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::string, int64_t>& sizes,
                                       std::optional<int64_t> otherwise = {});
 

@@ -1,7 +1,7 @@
 // graft inspect: what a model is made of, what in it can be trained, and what a training step takes.
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <set>
 
 #include "cli/command.h"
 #include "cli/verbs.h"
@@ -147,16 +147,14 @@ class SessionReport {
   }
 
   void add_parameters(Json& report) const {
-    std::vector<std::string> trainable = session_.parameters();
-    auto has = [](const std::vector<std::string>& names, const std::string& name) {
-      return std::find(names.begin(), names.end(), name) != names.end();
-    };
+    std::vector<std::string> names = session_.parameters();
+    std::set<std::string> trainable(names.begin(), names.end()), chosen(selected_.begin(), selected_.end());
     int64_t all = 0, can = 0, will = 0;
     report["parameters"] = Json::array();
     for (const auto& state : session_.graph().states) {
       Json entry = describe(*state.in);
       bool parameter = state.in->kind == StateKind::parameter;
-      bool can_train = has(trainable, state.in->name), selected = has(selected_, state.in->name);
+      bool can_train = trainable.count(state.in->name), selected = chosen.count(state.in->name);
       int64_t count = state.in->count();
       entry["count"] = count;
       entry["kind"] = parameter ? "parameter" : "statistic";

@@ -35,6 +35,7 @@ class Specialiser {
 
  private:
   static std::string describe(const Value& input) {
+    if (!input.ranked) return "of any shape";
     std::string text = "(";
     for (size_t d = 0; d < input.dims.size(); ++d) {
       bool named = d < input.dim_names.size() && !input.dim_names[d].empty();

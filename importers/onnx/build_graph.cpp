@@ -50,6 +50,7 @@ class Builder {
     scope.graph = graph.get();
     scope.opsets = &opsets;
     fill(model_->proto.graph(), scope);
+    if (graph->outputs.empty()) throw ModelError("[graph] has no output");
     std::unordered_set<std::string> outputs;
     for (const Value* value : graph->outputs) {
       if (!outputs.insert(value->name).second)

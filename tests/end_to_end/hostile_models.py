@@ -82,6 +82,9 @@ def graphs():
     del bare.opset_import[:]
     yield "no opset", bare, {MODEL}
     yield "no graph", onnx.ModelProto(ir_version=8, opset_import=[helper.make_opsetid("", 17)]), {MODEL}
+    mute = model(f"{io} {{ y = Relu(x) }}")
+    del mute.graph.output[:]
+    yield "no output", mute, {MODEL}
     yield "cycle", model(f"{io} {{ a = Add(x, b)  b = Relu(a)  y = Relu(b) }}"), {MODEL}
     yield "node that reads itself", model(f"{io} {{ a = Add(x, a)  y = Relu(a) }}"), {MODEL}
     yield "missing value", model(f"{io} {{ y = Add(x, nowhere) }}"), {MODEL}

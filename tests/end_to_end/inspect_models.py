@@ -106,6 +106,12 @@ def check_blockers(graft, checks):
     checks.expect(list(found) == [("node 1", "NonZero")], f"a shape from the data: {found}")
     found, report = blockers("a = MatMul(x, v)  b = Sign(a)  y = Add(b, x)")
     checks.expect(not found and report["without_gradient"] == ["v"], f"no gradient: {report['without_gradient']}")
+    unranked = model(f"{io} {{ a = MatMul(x, v)  y = Relu(a) }}")
+    unranked.graph.input[0].type.tensor_type.ClearField("shape")
+    path.write_bytes(unranked.SerializeToString())
+    report = report_of(graft, path)
+    checks.expect("any shape" in report["blockers"][0]["reason"] and report["inputs"][0]["dims"] is None, "no rank")
+    checks.expect("MatMul" in graft("inspect", path, "--after", "classify"), "--after a pass that needs no shapes")
     sequence = model("g (float[2] x) => (float[2] y) { s = SequenceConstruct(x)  i = Constant<value_int = 0>()  "
                      "y = SequenceAt(s, i) }")
     path.write_bytes(sequence.SerializeToString())

@@ -107,6 +107,7 @@ const Broken broken[] = {
     {"initializer without name", "ModelError", "without a name", [](auto& m) { weight(m)->clear_name(); }},
     {"duplicate output", "ModelError", "\"y\"",
      [](auto& m) { *m.mutable_graph()->add_output() = m.graph().output(0); }},
+    {"no output", "ModelError", "no output", [](auto& m) { m.mutable_graph()->clear_output(); }},
     {"output that nothing gives", "ModelError", "\"z\"",
      [](auto& m) { m.mutable_graph()->mutable_output(0)->set_name("z"); }},
     {"input without type", "ModelError", "no type", [](auto& m) { m.mutable_graph()->mutable_input(0)->clear_type(); }},
