@@ -129,7 +129,6 @@ void Settings::attach(CLI::App& verb, const std::vector<std::string>& only) {
 void Settings::set(const Setting& setting, const std::vector<std::string>& texts, const std::string& where) {
   std::visit(Assign{texts, where}, setting.target);
   if (!setting.choices.empty()) require_choice(where, *std::get<std::string*>(setting.target), setting.choices);
-  given_.push_back(setting.flag);
 }
 
 void Settings::read_file(const std::string& path) {
@@ -167,10 +166,6 @@ void Settings::apply_flags() {
   for (const auto& [index, flag] : flags_) {
     if (flag->option->count() > 0) set(settings_[index], flag->texts, "--" + settings_[index].flag);
   }
-}
-
-bool Settings::given(const std::string& flag) const {
-  return std::find(given_.begin(), given_.end(), flag) != given_.end();
 }
 
 std::string Settings::to_yaml() const {

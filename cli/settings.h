@@ -35,7 +35,6 @@ class Settings {
   void read_text(const std::string& text, const std::string& where);
   // Flags win over what was read: call it last. UsageError for values of the wrong type.
   void apply_flags();
-  bool given(const std::string& flag) const;  // as a flag or in a configuration
 
   // All settings of the configuration with their values now, as YAML.
   std::string to_yaml() const;
@@ -47,11 +46,10 @@ class Settings {
     CLI::Option* option = nullptr;
     std::vector<std::string> texts;
   };
-  void set(const Setting& setting, const std::vector<std::string>& texts, const std::string& where);
+  static void set(const Setting& setting, const std::vector<std::string>& texts, const std::string& where);
 
   std::vector<Setting> settings_;
   std::vector<std::pair<size_t, std::shared_ptr<Flag>>> flags_;  // by index of their setting
-  std::vector<std::string> given_;
 };
 
 }  // namespace graft

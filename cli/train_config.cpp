@@ -5,6 +5,8 @@
 namespace graft {
 namespace {
 
+constexpr int64_t default_epochs = 3;
+
 template <class T>
 std::optional<T> choice(const std::string& name, std::initializer_list<std::pair<const char*, T>> choices) {
   for (const auto& [known, value] : choices) {
@@ -46,7 +48,7 @@ TrainConfig::TrainConfig() {
   add("ignore-index", &ignore_index, "Label that does not count", "-100");
   add("class-weights", &class_weights, "Of cross_entropy, one for each class", "W,W,...");
   add("huber-delta", &huber_delta, "Of huber", "1");
-  add("epochs", &epochs, "Passes over the data", "3");
+  add("epochs", &epochs, "Passes over the data; 3 unless updates are counted by --max-steps", "N");
   add("max-steps", &max_steps, "Updates of the whole run at most; without --epochs: exactly these", "N");
   add("batch-size", &batch_size, "Samples a forward pass", "32");
   add("accumulate", &accumulate, "Batches an update", "1");
@@ -113,9 +115,9 @@ TrainerOptions TrainConfig::trainer_options() const {
   options.training.batchnorm_live = batchnorm == "live";
   options.training.clip_norm = clip_norm;
   options.schedule = {.decay = parse_decay(schedule), .rate = lr, .warmup = warmup, .end_rate = end_lr};
-  if (epochs < 0) throw UsageError("--epochs wants 0 or more, got ", epochs);
+  if (epochs && *epochs < 0) throw UsageError("--epochs wants 0 or more, got ", *epochs);
   if (max_steps && *max_steps < 0) throw UsageError("--max-steps wants 0 or more, got ", *max_steps);
-  options.epochs = max_steps && !settings.given("epochs") ? -1 : epochs;
+  options.epochs = epochs.value_or(max_steps ? -1 : default_epochs);
   options.max_steps = max_steps.value_or(-1);
   options.batch_size = batch_size;
   options.accumulate = accumulate;

@@ -20,8 +20,8 @@ struct TrainConfig {
   double label_smoothing = 0, huber_delta = 1;
   int64_t ignore_index = -100;
   std::vector<double> class_weights;
-  int64_t epochs = 3, batch_size = 32, accumulate = 1;
-  std::optional<int64_t> max_steps;
+  int64_t batch_size = 32, accumulate = 1;
+  std::optional<int64_t> epochs, max_steps;
   std::string optimizer = "adamw", schedule = "cosine";
   double lr = 1e-3, end_lr = 0, warmup = 0.05, weight_decay = 0.01, clip_norm = 0;
   double momentum = 0.9, beta1 = 0.9, beta2 = 0.999, eps = 1e-8;

@@ -1,6 +1,7 @@
 // What a run needs to go on to the bit: all states, and where it stood.
 #pragma once
 
+#include <limits>
 #include <map>
 #include <string>
 
@@ -17,7 +18,7 @@ struct TrainingProgress {
   double loss_sum = 0, loss_weight = 0;
   int64_t right = 0, counted = 0;
   // EarlyStopping's.
-  double best = 0;
+  double best = std::numeric_limits<double>::quiet_NaN();
   int64_t best_update = -1, updates = 0;
 };
 

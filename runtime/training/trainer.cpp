@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <limits>
 
 #include "runtime/training/targets.h"
 
@@ -78,7 +77,6 @@ Trainer::Trainer(Session& session, const Dataset& train, std::vector<int64_t> tr
       schedule_(with_steps(options_.schedule, total_steps_)),
       stopping_(more_is_better(options_.monitor) ? Goal::higher : Goal::lower, options_.patience) {
   if (validation) validation_loader_.emplace(*validation, std::move(validation_indices), validation_order(options_));
-  stopping_.restore(std::numeric_limits<double>::quiet_NaN(), -1, 0);
 }
 
 void Trainer::restore(const Checkpoint& checkpoint) {

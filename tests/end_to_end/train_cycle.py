@@ -73,6 +73,17 @@ def check_resume(graft, checks, folder, arguments):
     return whole / "model.onnx"
 
 
+def check_configuration(graft, checks, folder, arguments):
+    """config.yaml repeats a run, also one whose length is given in updates."""
+    first, again = folder / "updates", folder / "again"
+    at = arguments.index("--epochs")
+    graft("train", *arguments[:at], *arguments[at + 2:], "--max-steps", "250", "--out", first)
+    graft("train", "--config", first / "config.yaml", "--out", again)
+    steps = rows(first / "metrics.csv")[-1]["step"]
+    checks.expect(steps == "250", f"{steps} updates were asked for")
+    checks.expect(rows(again / "metrics.csv") == rows(first / "metrics.csv"), "config.yaml repeats the run")
+
+
 def check_use(graft, checks, folder, model, data, x, labels):
     report = json.loads(graft("evaluate", model, "--data", data, "--bootstrap", "200", "--json"))
     low, high = report["accuracy_interval"]
@@ -103,6 +114,7 @@ def main():
     arguments = ["--model", models / "small_mlp.onnx", "--data", folder / "train.npz", "--epochs", "40", "--lr", "0.003",
                  "--batch-size", "8", "--accumulate", "3", "--clip-norm", "1", "--log", "plain"]
     model = check_resume(graft, checks, folder, arguments)
+    check_configuration(graft, checks, folder, arguments)
     x, labels = make_data(folder / "held_out.npz", 2)
     check_use(graft, checks, folder, model, folder / "held_out.npz", x, labels)
     checks.finish()

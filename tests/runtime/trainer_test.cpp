@@ -138,7 +138,7 @@ TEST(Trainer, LearnsAndKeepsTheBest) {
 
 TEST(Trainer, GoesOnFromACheckpointToTheBit) {
   for (int64_t accumulate : {1, 3}) {
-    for (int64_t stop : {9, 14}) {  // in the middle of an epoch, and at its end
+    for (int64_t stop : {4, 9, 14}) {  // in the first epoch, in the middle of one, and at its end
       SCOPED_TRACE(cat("accumulate ", accumulate, ", stopped after ", stop));
       auto whole = make_session(), first = make_session(), second = make_session();
       TrainerOptions options = options_for(*whole);
