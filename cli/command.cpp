@@ -55,6 +55,10 @@ void add_model(CLI::App& verb, std::string& path) {
 
 void add_json(CLI::App& verb, bool& json) { verb.add_flag("--json", json, "Print the result as JSON on stdout"); }
 
+void add_log(CLI::App& verb, std::string& style) {
+  verb.add_option("--log", style, "Progress on stderr")->option_text("auto|bar|plain|json");
+}
+
 void add_threads(CLI::App& verb) {
   constexpr int most = 4096;
   verb.add_option_function<int>("--threads", set_thread_count, "Threads of a kernel; all cores unless given")
@@ -68,6 +72,17 @@ CLI::Option* add_list(CLI::App& verb, const std::string& flag, std::vector<std::
       ->type_size(1)
       ->expected(1, CLI::detail::expected_max_vector_size)
       ->allow_extra_args(false);
+}
+
+std::vector<std::string> split_commas(const std::vector<std::string>& texts) {
+  std::vector<std::string> parts;
+  for (const auto& text : texts) {
+    size_t begin = 0;
+    for (size_t comma; (comma = text.find(',', begin)) != std::string::npos; begin = comma + 1)
+      parts.push_back(text.substr(begin, comma - begin));
+    parts.push_back(text.substr(begin));
+  }
+  return parts;
 }
 
 void add_dims(CLI::App& verb, std::vector<std::string>& texts) {

@@ -18,11 +18,15 @@ using Json = nlohmann::ordered_json;
 // The model's path, first positional argument.
 void add_model(CLI::App& verb, std::string& path);
 void add_json(CLI::App& verb, bool& json);
+// --log, a text for parse_log_style.
+void add_log(CLI::App& verb, std::string& style);
 // --threads takes effect while the command line is parsed.
 void add_threads(CLI::App& verb);
 // A flag that may be repeated, with one value each time, so that it swallows no positional argument.
 CLI::Option* add_list(CLI::App& verb, const std::string& flag, std::vector<std::string>& values,
                       const std::string& description);
+// The parts between the commas of all texts.
+std::vector<std::string> split_commas(const std::vector<std::string>& texts);
 // --dim NAME=N, repeatable; the texts go to parse_dims.
 void add_dims(CLI::App& verb, std::vector<std::string>& texts);
 

@@ -9,6 +9,7 @@
 #include "cli/progress.h"
 #include "cli/verbs.h"
 #include "importers/data/open_dataset.h"
+#include "runtime/clock.h"
 #include "runtime/model_session.h"
 #include "runtime/training/bootstrap.h"
 #include "runtime/training/targets.h"
@@ -35,16 +36,11 @@ struct Switches {
 };
 
 std::vector<std::string> wanted_metrics(const Switches& switches, LossType loss) {
-  std::vector<std::string> known = metric_names(loss), wanted;
-  for (const auto& text : switches.metrics) {
-    for (size_t begin = 0; begin <= text.size();) {
-      size_t comma = std::min(text.find(',', begin), text.size());
-      wanted.push_back(text.substr(begin, comma - begin));
-      require_choice("--metrics", wanted.back(), known);
-      begin = comma + 1;
-    }
-  }
-  return wanted.empty() ? known : wanted;
+  std::vector<std::string> known = metric_names(loss);
+  if (switches.metrics.empty()) return known;
+  std::vector<std::string> wanted = split_commas(switches.metrics);
+  for (const auto& name : wanted) require_choice("--metrics", name, known);
+  return wanted;
 }
 
 void print(const Switches& switches, const Evaluation& result, const std::vector<std::string>& names,
@@ -118,7 +114,7 @@ void add_evaluate(CLI::App& app) {
   flags.insert(flags.end(), {"loss", "output", "ignore-index", "huber-delta", "seed"});
   config->settings.attach(verb, flags);
   add_config(verb, *config_path);
-  verb.add_option("--log", switches->log, "Progress on stderr")->option_text("auto|bar|plain|json");
+  add_log(verb, switches->log);
   add_threads(verb);
   add_json(verb, switches->json);
   verb.footer(examples);

@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <chrono>
 #include <filesystem>
 
 namespace graft {
@@ -23,10 +22,6 @@ void read_model_config(TrainConfig& config, const std::string& model, const std:
     if (path.empty()) spdlog::info("settings of the data from \"{}\"", chosen);
   }
   config.settings.apply_flags();
-}
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 }  // namespace graft

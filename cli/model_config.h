@@ -11,7 +11,4 @@ void add_config(CLI::App& verb, std::string& path);
 // one; then the flags. Says on the log which one it took.
 void read_model_config(TrainConfig& config, const std::string& model, const std::string& path);
 
-// Seconds of a steady clock.
-double seconds_now();
-
 }  // namespace graft

@@ -10,6 +10,7 @@
 #include "cli/verbs.h"
 #include "importers/data/npz.h"
 #include "importers/data/open_dataset.h"
+#include "runtime/clock.h"
 #include "runtime/durable_file.h"
 #include "runtime/model_session.h"
 #include "runtime/training/metrics_csv.h"
@@ -222,7 +223,7 @@ void add_predict(CLI::App& app) {
   verb.add_option("--out", switches->out, "Where to write them")->required()->option_text("FILE.csv|FILE.npz");
   config->settings.attach(verb, data_flags());
   add_config(verb, *config_path);
-  verb.add_option("--log", switches->log, "Progress on stderr")->option_text("auto|bar|plain|json");
+  add_log(verb, switches->log);
   add_threads(verb);
   add_json(verb, switches->json);
   verb.footer(examples);

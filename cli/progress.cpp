@@ -6,13 +6,13 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "graph/error.h"
+#include "runtime/clock.h"
 
 namespace graft {
 namespace {
@@ -114,10 +114,7 @@ Progress::~Progress() {
   if (on_screen_) write("\n");
 }
 
-double Progress::now() const {
-  if (options_.clock) return options_.clock();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double Progress::now() const { return options_.clock ? options_.clock() : seconds_now(); }
 
 void Progress::begin_epoch(int64_t epoch, int64_t epochs, int64_t batches) {
   epoch_ = epoch;

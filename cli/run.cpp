@@ -1,7 +1,6 @@
 // graft run: the forward pass of a model, and gradients of its outputs.
 #include <spdlog/spdlog.h>
 
-#include <chrono>
 #include <cmath>
 #include <numbers>
 
@@ -9,6 +8,7 @@
 #include "cli/verbs.h"
 #include "graph/philox.h"
 #include "importers/data/npz.h"
+#include "runtime/clock.h"
 #include "runtime/model_session.h"
 
 namespace graft {
@@ -79,9 +79,9 @@ class Run {
   void operator()() {
     Program& program = compile(input_dims());
     set_inputs(program);
-    auto start = std::chrono::steady_clock::now();
+    double start = seconds_now();
     program.run();
-    std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    double seconds = seconds_now() - start;
     std::vector<std::pair<std::string, Tensor>> results;
     Json described;
     for (size_t i = 0; i < program.graph().outputs.size(); ++i) {
@@ -91,10 +91,9 @@ class Run {
     }
     write_npz(options_.outputs, results);
     if (options_.json) {
-      print_json(
-          {{"outputs", described}, {"seconds", seconds.count()}, {"planned_peak_bytes", program.plan().peak_bytes()}});
+      print_json({{"outputs", described}, {"seconds", seconds}, {"planned_peak_bytes", program.plan().peak_bytes()}});
     } else {
-      spdlog::info("{} arrays in \"{}\", computed in {:.3f} s", results.size(), options_.outputs, seconds.count());
+      spdlog::info("{} arrays in \"{}\", computed in {:.3f} s", results.size(), options_.outputs, seconds);
     }
   }
 

@@ -1,13 +1,11 @@
 #include "cli/run_folder.h"
 
-#include <chrono>
+#include "runtime/clock.h"
 
 namespace graft {
 namespace {
 
 constexpr double seconds_between_events = 1;
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
 
@@ -37,7 +35,7 @@ void RunFolder::remove_old() const {
 
 void RunFolder::add(const TrainingStep& step) {
   // Loss curves need no point for each of a thousand steps a second.
-  if (double time = now(); step.batch == 1 || time - event_time_ > seconds_between_events) {
+  if (double time = seconds_now(); step.batch == 1 || time - event_time_ > seconds_between_events) {
     event_time_ = time;
     events_->scalar("train/batch_loss", step.loss, step.step);
     events_->scalar("train/lr", step.rate, step.step);
@@ -46,14 +44,14 @@ void RunFolder::add(const TrainingStep& step) {
 }
 
 void RunFolder::add(const TrainingEpoch& epoch) {
-  auto finite = [](double value) { return std::isnan(value) ? std::optional<double>() : value; };
+  auto known = [](double value) { return std::isnan(value) ? std::optional<double>() : value; };
   double rate = static_cast<double>(epoch.samples) / std::max(epoch.train_seconds, 1e-9);
   std::vector<std::optional<double>> row{static_cast<double>(epoch.epoch), static_cast<double>(epoch.step), epoch.rate,
-                                         epoch.loss, finite(epoch.accuracy)};
+                                         epoch.loss, known(epoch.accuracy)};
   events_->scalar("train/loss", epoch.loss, epoch.step);
-  if (finite(epoch.accuracy)) events_->scalar("train/accuracy", epoch.accuracy, epoch.step);
+  if (known(epoch.accuracy)) events_->scalar("train/accuracy", epoch.accuracy, epoch.step);
   for (const auto& metric : metrics_) {
-    auto value = epoch.validation ? finite(epoch.validation->value(metric)) : std::nullopt;
+    auto value = epoch.validation ? known(epoch.validation->value(metric)) : std::nullopt;
     row.push_back(value);
     if (value) events_->scalar("val/" + metric, *value, epoch.step);
   }

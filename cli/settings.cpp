@@ -20,17 +20,6 @@ std::string key_of(std::string flag) {
   return flag;
 }
 
-std::vector<std::string> split(const std::vector<std::string>& texts) {
-  std::vector<std::string> parts;
-  for (const auto& text : texts) {
-    size_t begin = 0;
-    for (size_t comma; (comma = text.find(',', begin)) != std::string::npos; begin = comma + 1)
-      parts.push_back(text.substr(begin, comma - begin));
-    parts.push_back(text.substr(begin));
-  }
-  return parts;
-}
-
 template <class T>
 T parse_number(const std::string& text, const std::string& where) {
   T value{};
@@ -69,7 +58,7 @@ struct Assign {
   void operator()(std::vector<std::string>* to) const { *to = texts; }
   void operator()(std::vector<double>* to) const {
     to->clear();
-    for (const auto& text : split(texts)) to->push_back(parse_number<double>(text, where));
+    for (const auto& text : split_commas(texts)) to->push_back(parse_number<double>(text, where));
   }
 };
 

@@ -192,7 +192,11 @@ class TrainRun {
       progress.note(fmt::format("{} samples skipped, the first: {}", facts_.skipped, facts_.skip_reasons.front()));
     if (epoch.best) facts_.best = epoch.validation;
     folder_->add(epoch);
-    epochs_.push_back(epoch);
+    ++done_.epochs;
+    done_.loss = epoch.loss;
+    done_.seconds += epoch.seconds;
+    done_.train_seconds += epoch.train_seconds;
+    done_.samples += epoch.samples;
   }
 
   void describe(const Trainer& trainer, Progress& progress) const {
@@ -239,23 +243,16 @@ class TrainRun {
   }
 
   Json summary(const TrainingResult& result) const {
-    Json json{{"model", folder_->model().string()}, {"steps", result.steps}, {"epochs", epochs_.size()}};
+    Json json{{"model", folder_->model().string()}, {"steps", result.steps}, {"epochs", done_.epochs}};
     json["stopped_early"] = result.reason == StopReason::early;
     if (result.best_epoch > 0) {
       json["best_epoch"] = result.best_epoch;
-      json[config_.monitor == "loss" ? "best_loss" : "best_" + config_.monitor] = result.best;
+      json["best_" + config_.monitor] = result.best;
     }
-    if (epochs_.empty()) return json;
-    const TrainingEpoch& last = epochs_.back();
-    json["train_loss"] = last.loss;
-    double seconds = 0, samples = 0, total = 0;
-    for (const auto& epoch : epochs_) {
-      seconds += epoch.train_seconds;
-      total += epoch.seconds;
-      samples += static_cast<double>(epoch.samples);
-    }
-    json["seconds"] = total;
-    json["samples_per_second"] = samples / std::max(seconds, 1e-9);
+    if (done_.epochs == 0) return json;
+    json["train_loss"] = done_.loss;
+    json["seconds"] = done_.seconds;
+    json["samples_per_second"] = static_cast<double>(done_.samples) / std::max(done_.train_seconds, 1e-9);
     return json;
   }
 
@@ -269,7 +266,11 @@ class TrainRun {
   std::unique_ptr<Dataset> train_, validation_;
   Split split_;
   std::string resolved_;
-  std::vector<TrainingEpoch> epochs_;
+  struct {
+    int64_t epochs = 0, samples = 0;
+    double loss = 0;  // of the last one
+    double seconds = 0, train_seconds = 0;
+  } done_;          // in this process
   RunFacts facts_;  // for the report
   int64_t validated_ = 0;
 };
@@ -284,7 +285,7 @@ void add_train(CLI::App& app) {
   verb.add_option("--config", switches->config, "Settings as YAML; flags win")->option_text("FILE");
   verb.add_flag("--resume", switches->resume, "Go on from the checkpoint in --out");
   verb.add_flag("--overwrite", switches->overwrite, "Replace a run that --out has");
-  verb.add_option("--log", switches->log, "Progress on stderr")->option_text("auto|bar|plain|json");
+  add_log(verb, switches->log);
   add_threads(verb);
   add_json(verb, switches->json);
   verb.footer(examples);

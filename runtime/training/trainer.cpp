@@ -1,17 +1,15 @@
 #include "runtime/training/trainer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "runtime/clock.h"
 #include "runtime/training/targets.h"
 
 namespace graft {
 namespace {
 
 constexpr int64_t largest_count = int64_t{1} << 40;
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 void require(bool holds, const char* what, double got, const char* allowed) {
   if (!holds) throw UsageError(what, " is ", got, ", allowed is ", allowed);
@@ -161,7 +159,7 @@ void Trainer::count_accuracy(const Program& step, const Tensor& targets) {
 }
 
 void Trainer::checkpoint() {
-  checkpoint_time_ = now();
+  checkpoint_time_ = seconds_now();
   if (callbacks_.on_checkpoint) callbacks_.on_checkpoint({progress_, take_states(session_.store())});
 }
 
@@ -169,7 +167,7 @@ void Trainer::checkpoint() {
 bool Trainer::train_epoch(TrainingResult& result) {
   epoch_ = {};
   epoch_.epoch = progress_.epoch + 1;
-  double begin = now();
+  double begin = seconds_now();
   if (callbacks_.on_epoch_begin) callbacks_.on_epoch_begin(epoch_.epoch, loader_.batches() - progress_.batch);
   loader_.start_epoch(progress_.epoch, progress_.position);
   Batch batch;
@@ -184,10 +182,10 @@ bool Trainer::train_epoch(TrainingResult& result) {
       checkpoint();
       return false;
     }
-    if (now() - checkpoint_time_ > options_.checkpoint_seconds) checkpoint();
+    if (seconds_now() - checkpoint_time_ > options_.checkpoint_seconds) checkpoint();
   }
   if (pending_ > 0) apply();  // the last window of an epoch may be short
-  epoch_.train_seconds = now() - begin;
+  epoch_.train_seconds = seconds_now() - begin;
   bool goes_on = end_epoch(begin);
   if (!goes_on) result.reason = StopReason::early;
   return goes_on;
@@ -217,14 +215,14 @@ bool Trainer::end_epoch(double begin) {
                .updates = stopping_.updates()};
   if ((epoch_.best || !validation_) && callbacks_.on_best) callbacks_.on_best();
   checkpoint();
-  epoch_.seconds = now() - begin;
+  epoch_.seconds = seconds_now() - begin;
   if (callbacks_.on_epoch) callbacks_.on_epoch(epoch_);
   return !(validation_ && stopping_.should_stop());
 }
 
 TrainingResult Trainer::run() {
   TrainingResult result;
-  checkpoint_time_ = now();
+  checkpoint_time_ = seconds_now();
   if (total_steps_ == 0) {
     if (callbacks_.on_best) callbacks_.on_best();
     checkpoint();

@@ -41,6 +41,16 @@ void expect_close(const Tensor& got, const Tensor& want, double tolerance) {
   }
 }
 
+void expect_same_for_any_threads(const std::function<Tensor()>& run) {
+  int threads = thread_count();
+  set_thread_count(1);
+  Tensor one = run();
+  set_thread_count(4);
+  Tensor four = run();
+  set_thread_count(threads);
+  expect_close(four, one, 0);
+}
+
 Tensor numeric_gradient(const std::function<double(const Tensor&)>& f, const Tensor& x, double step) {
   Tensor gradient(DType::f64, x.dims());
   Tensor moved = x.clone();

@@ -18,6 +18,9 @@ std::vector<Tensor> run_op(const std::string& domain, const std::string& type, c
 // Fails where |got - want| > tolerance * max(1, |want|) anywhere, or types differ.
 void expect_close(const Tensor& got, const Tensor& want, double tolerance);
 
+// `run` gives the same bits with 1 and with 4 threads.
+void expect_same_for_any_threads(const std::function<Tensor()>& run);
+
 // Central differences of f at x (float64).
 Tensor numeric_gradient(const std::function<double(const Tensor&)>& f, const Tensor& x, double step = 1e-5);
 
