@@ -12,6 +12,8 @@ Layout channels_last(const Dims& dims) {
   return Layout::permuted(dims, order);
 }
 
+}  // namespace
+
 Layout blocked_channels(const Dims& dims, int64_t width) {
   Dims outer = dims;
   outer[1] = (dims[1] + width - 1) / width;
@@ -22,8 +24,6 @@ Layout blocked_channels(const Dims& dims, int64_t width) {
   layout.blocks = {{1, width}};
   return layout;
 }
-
-}  // namespace
 
 std::optional<ChannelView> channel_view(const Dims& dims, const Layout& layout) {
   if (dims.size() < 2) return std::nullopt;

@@ -25,6 +25,8 @@ std::optional<ChannelView> channel_view(const Dims& dims, const Layout& layout);
 // The view of a value that a kernel settled on. UnsupportedError where there is none.
 ChannelView channel_view(const Node& node, const Value& value);
 
+// Blocks of `width` channels, the last one padded.
+Layout blocked_channels(const Dims& dims, int64_t width);
 // The layout of a tensor of other dims that lies as `layout` does on `dims`: plain, channels-last or as wide blocks.
 Layout layout_alike(const Layout& layout, const Dims& dims, const Dims& other);
 

@@ -48,4 +48,12 @@ std::vector<Candidate> propose_conv(const Node& node);
 Settlement settle_conv(const Node& node, const Settlement* forward);
 Kernel prepare_conv(const Node& node, const Binding& binding);
 
+// Winograd's algorithm, float32: whether it can, what it wants, and whether the node's layouts are that. The attribute
+// winograd = 0 forbids it.
+bool winograd_fits(const Node& node, const ConvProblem& p);
+Candidate propose_winograd(const Node& node, const ConvProblem& p);
+bool lies_for_winograd(const Node& node, const ConvProblem& p);
+Settlement settle_winograd(const Node& node, const ConvProblem& p);
+Kernel prepare_winograd(const Node& node, const ConvProblem& p, const Binding& binding);
+
 }  // namespace graft

@@ -224,13 +224,16 @@ std::vector<Candidate> propose_conv(const Node& node) {
   if (plan->w_layout) set_layout(best, p.slots.w, *plan->w_layout);
   if (best.inputs == candidates[0].inputs && best.outputs == candidates[0].outputs) return {best};
   candidates[0].cost = std::max(cost_of(p, p.group > 1 ? "ref" : "gemm"), plan->cost * 1.5);
-  return {best, candidates[0]};
+  candidates.insert(candidates.begin(), best);
+  if (winograd_fits(node, p)) candidates.insert(candidates.begin(), propose_winograd(node, p));
+  return candidates;
 }
 
 Settlement settle_conv(const Node& node, const Settlement*) {
   ConvProblem p = conv_problem(node);
   Settlement settlement;
   if (p.empty()) return settlement;
+  if (lies_for_winograd(node, p)) return settle_winograd(node, p);
   Layouts given{conv_value(node, p.slots.x)->layout, conv_value(node, p.slots.w)->layout,
                 conv_value(node, p.slots.y)->layout};
   Settled settled;
@@ -249,6 +252,7 @@ Settlement settle_conv(const Node& node, const Settlement*) {
 Kernel prepare_conv(const Node& node, const Binding& binding) {
   ConvProblem p = conv_problem(node);
   if (p.empty()) return prepare_conv_reference(node, binding);
+  if (lies_for_winograd(node, p)) return prepare_winograd(node, p, binding);
   const auto& settled = std::any_cast<const Settled&>(binding.settlement->descriptor);
   const Plan& plan = *settled.plan;
   ConvWay way = p.slots.way;

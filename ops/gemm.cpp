@@ -33,10 +33,8 @@ Product product_of(const Node& node) {
   return product;
 }
 
-Settlement settle_gemm(const Node& node, const Settlement*) { return settle_product(node, product_of(node)); }
-Kernel prepare_gemm(const Node& node, const Binding& binding) {
-  return prepare_product(node, product_of(node), binding);
-}
+Settlement settle_gemm(const Node& node, const Settlement*) { return settle_product(product_of(node)); }
+Kernel prepare_gemm(const Node& node, const Binding& binding) { return prepare_product(product_of(node), binding); }
 Kernel prepare_gemm_reference(const Node& node, const Binding& binding) {
   return prepare_product_reference(DType::f64, product_of(node), binding.in<double>(0), binding.in<double>(1),
                                    binding.in<double>(2), binding.out<double>(0));

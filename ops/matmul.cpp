@@ -35,10 +35,8 @@ void infer_matmul(Node& node) {
   y->dims = dims;
 }
 
-Settlement settle_matmul(const Node& node, const Settlement*) { return settle_product(node, product_of(node)); }
-Kernel prepare_matmul(const Node& node, const Binding& binding) {
-  return prepare_product(node, product_of(node), binding);
-}
+Settlement settle_matmul(const Node& node, const Settlement*) { return settle_product(product_of(node)); }
+Kernel prepare_matmul(const Node& node, const Binding& binding) { return prepare_product(product_of(node), binding); }
 Kernel prepare_matmul_reference(const Node& node, const Binding& binding) {
   return prepare_product_reference(DType::f64, product_of(node), binding.inputs[0], binding.inputs[1], nullptr,
                                    binding.outputs[0]);

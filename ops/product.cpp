@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "runtime/device/cpu/dnnl.h"
+#include "ops/gemm_loops.h"
 
 namespace graft {
 namespace {
@@ -102,48 +102,110 @@ struct ReferenceProduct {
 };
 
 bool is_empty(const Product& p) { return element_count(p.y) == 0 || p.k() == 0; }
-// One row added to all: oneDNN's own bias.
-bool is_bias(const Product& p) {
-  return p.adds && p.alpha == 1 && p.beta == 1 && p.c.back() == p.n() && element_count(p.c) == p.n();
-}
 
-struct Settled {
-  dnnl::matmul::primitive_desc descriptor;
-  dnnl::memory::desc a, b, y, bias;
+int64_t batch_count(const Product& p) { return element_count({p.y.begin(), p.y.end() - 2}); }
+
+// On gemm(), each thread with its own part of the batches, or of the columns or rows of each batch.
+class ThreadedProduct {
+ public:
+  ThreadedProduct(const Product& p, int64_t threads, const float* a, const float* b, const float* c, float* y,
+                  float* scratch)
+      : p_(p), batches_(batch_count(p)), threads_(threads), scratch_(scratch) {
+    whole_.m = p.m();
+    whole_.n = p.n();
+    whole_.k = p.k();
+    whole_.a = last_two(a, p.a_strides);
+    whole_.b = last_two(b, p.b_strides);
+    whole_.y = y;
+    whole_.y_row = p.y_strides[p.y_strides.size() - 2];
+    whole_.alpha = static_cast<float>(p.alpha);
+    if (p.adds) {
+      c_strides_ = Layout::plain(p.c).strides;
+      for (size_t d = 0; d < p.c.size(); ++d) {
+        if (p.c[d] == 1) c_strides_[d] = 0;
+      }
+      // A factor of c is applied behind the product.
+      if (p.beta == 1) whole_.start = last_two(c, c_strides_);
+    }
+    splits_batches_ = batches_ >= 4 * threads || batches_ % threads == 0;
+    splits_columns_ = whole_.n >= 2 * threads * gemm_column_step() || whole_.n >= whole_.m;
+  }
+
+  void operator()(Stream&) const {
+    const int64_t cost = batches_ * whole_.m * whole_.n * whole_.k / (16 * threads_);
+    parallel_for(threads_, cost, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) run(t);
+    });
+  }
+
+ private:
+  static MatrixView last_two(const float* data, const Dims& strides) {
+    return {data, strides[strides.size() - 2], strides.back()};
+  }
+
+  void run(int64_t thread) const {
+    float* scratch = scratch_ + thread * gemm_scratch();
+    if (splits_batches_) {
+      for (int64_t i = batches_ * thread / threads_; i < batches_ * (thread + 1) / threads_; ++i)
+        gemm(batch(i), scratch);
+      return;
+    }
+    const int64_t total = splits_columns_ ? whole_.n : whole_.m;
+    const int64_t step = splits_columns_ ? gemm_column_step() : gemm_row_step();
+    const int64_t steps = (total + step - 1) / step;
+    const int64_t first = std::min(total, steps * thread / threads_ * step);
+    const int64_t last = std::min(total, steps * (thread + 1) / threads_ * step);
+    if (first == last) return;
+    for (int64_t i = 0; i < batches_; ++i) {
+      GemmBlock part = batch(i);
+      const int64_t row = splits_columns_ ? 0 : first, column = splits_columns_ ? first : 0;
+      (splits_columns_ ? part.n : part.m) = last - first;
+      part.a = part.a.from(row, 0);
+      part.b = part.b.from(0, column);
+      part.start = part.start.from(row, column);
+      part.y += row * part.y_row + column;
+      gemm(part, scratch);
+    }
+  }
+
+  GemmBlock batch(int64_t index) const {
+    GemmBlock block = whole_;
+    for (size_t d = p_.y.size() - 2; d-- > 0;) {
+      const int64_t i = index % p_.y[d];
+      index /= p_.y[d];
+      if (p_.a[d] != 1) block.a.data += i * p_.a_strides[d];
+      if (p_.b[d] != 1) block.b.data += i * p_.b_strides[d];
+      if (block.start.data) block.start.data += i * c_strides_[d];
+      block.y += i * p_.y_strides[d];
+    }
+    return block;
+  }
+
+  Product p_;
+  int64_t batches_, threads_;
+  float* scratch_;
+  GemmBlock whole_;
+  Dims c_strides_;
+  bool splits_batches_ = false, splits_columns_ = false;
 };
 
-Settled settled_product(const Product& p) {
-  auto f32 = dnnl::memory::data_type::f32;
-  Settled s;
-  s.a = {p.a, f32, p.a_strides};
-  s.b = {p.b, f32, p.b_strides};
-  s.y = {p.y, f32, p.y_strides};
-  if (is_bias(p)) {
-    s.bias = {p.c, f32, dense_strides(p.c)};
-    s.descriptor = {cpu_engine(), s.a, s.b, s.bias, s.y, scratch_attributes()};
-  } else {
-    s.descriptor = {cpu_engine(), s.a, s.b, s.y, scratch_attributes()};
-  }
-  return s;
-}
-
-// y = alpha y + beta c, c broadcast
-void scale_and_add(const Product& p, const float* c, float* y) {
+// y += beta c, c broadcast
+void add_scaled(const Product& p, const float* c, float* y) {
   Dims rows(p.y.begin(), p.y.end() - 1);
-  Dims c_strides = p.adds ? dense_strides(p.c) : Dims(rows.size() + 1, 0);
-  auto alpha = static_cast<float>(p.alpha), beta = static_cast<float>(p.beta);
+  Dims c_strides = dense_strides(p.c);
+  auto beta = static_cast<float>(p.beta);
   parallel_for(element_count(rows), p.n(), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const float* from = c;
       float* to = y;
       int64_t rest = row;
       for (size_t d = rows.size(); d-- > 0;) {
-        if (c && p.c[d] != 1) from += rest % rows[d] * c_strides[d];
+        if (p.c[d] != 1) from += rest % rows[d] * c_strides[d];
         to += rest % rows[d] * p.y_strides[d];
         rest /= rows[d];
       }
-      int64_t step = c && p.c.back() != 1 ? 1 : 0;
-      for (int64_t n = 0; n < p.n(); ++n) to[n] = alpha * to[n] + (c ? beta * from[n * step] : 0);
+      int64_t step = p.c.back() != 1 ? 1 : 0;
+      for (int64_t n = 0; n < p.n(); ++n) to[n] += beta * from[n * step];
     }
   });
 }
@@ -185,32 +247,25 @@ Kernel prepare_product_reference(DType dtype, const Product& product, const void
   return dtype == DType::f32 ? bind(float{}) : bind(double{});
 }
 
-Settlement settle_product(const Node& node, const Product& product) {
+Settlement settle_product(const Product& product) {
   Settlement settlement;
   if (is_empty(product)) return settlement;
-  Settled settled = with_dnnl_errors(node, [&] { return settled_product(product); });
-  settlement.scratch_bytes = static_cast<int64_t>(settled.descriptor.scratchpad_desc().get_size());
-  settlement.descriptor = settled;
+  const int64_t threads = thread_count();
+  settlement.scratch_bytes = checked_mul(threads, gemm_scratch() * int64_t{sizeof(float)});
+  settlement.descriptor = threads;
   return settlement;
 }
 
-Kernel prepare_product(const Node& node, const Product& product, const Binding& binding) {
-  const auto* c = product.adds ? binding.in<float>(2) : nullptr;
+Kernel prepare_product(const Product& product, const Binding& binding) {
+  const auto *a = binding.in<float>(0), *b = binding.in<float>(1), *c = product.adds ? binding.in<float>(2) : nullptr;
   auto* y = binding.out<float>(0);
-  if (is_empty(product))
-    return prepare_product_reference(DType::f32, product, binding.in<float>(0), binding.in<float>(1), c, y);
-  const auto& settled = std::any_cast<const Settled&>(binding.settlement->descriptor);
-  BoundPrimitive::Operands operands = {
-      {DNNL_ARG_SRC, dnnl_memory(settled.a, binding.in<float>(0))},
-      {DNNL_ARG_WEIGHTS, dnnl_memory(settled.b, binding.in<float>(1))},
-      {DNNL_ARG_DST, dnnl_memory(settled.y, y)},
-      {DNNL_ARG_SCRATCHPAD, dnnl_memory(settled.descriptor.scratchpad_desc(), binding.scratch)}};
-  if (is_bias(product)) operands.emplace_back(DNNL_ARG_BIAS, dnnl_memory(settled.bias, c));
-  auto multiply = with_dnnl_errors(node, [&] { return BoundPrimitive(settled.descriptor, operands); });
-  if (is_bias(product) || (!c && product.alpha == 1)) return multiply;
+  if (is_empty(product)) return prepare_product_reference(DType::f32, product, a, b, c, y);
+  const auto threads = std::any_cast<int64_t>(binding.settlement->descriptor);
+  ThreadedProduct multiply(product, threads, a, b, c, y, static_cast<float*>(binding.scratch));
+  if (!c || product.beta == 1) return multiply;
   return [=](Stream& stream) {
     multiply(stream);
-    scale_and_add(product, c, y);
+    add_scaled(product, c, y);
   };
 }
 

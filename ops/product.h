@@ -25,8 +25,8 @@ Product make_product(const Node& node, const Dims& a, bool transpose_a, const Di
 // Plain loops.
 Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c,
                                  void* y);
-// oneDNN, float32.
-Settlement settle_product(const Node& node, const Product& product);
-Kernel prepare_product(const Node& node, const Product& product, const Binding& binding);
+// float32, on gemm_loops.
+Settlement settle_product(const Product& product);
+Kernel prepare_product(const Product& product, const Binding& binding);
 
 }  // namespace graft

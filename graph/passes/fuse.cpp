@@ -43,6 +43,13 @@ class Fuser {
     graph_.prune();
   }
 
+  // The direct algorithm wherever Winograd's could be taken, see ops/conv.h.
+  void forbid_winograd() {
+    for (const auto& node : graph_.nodes()) {
+      if (node->type.starts_with("Conv")) node->attributes["winograd"] = int64_t{0};
+    }
+  }
+
   void merge_equal() {
     merge_constants();
     std::unordered_map<std::string, Node*> seen;
@@ -163,6 +170,7 @@ void fuse(Graph& graph, const std::set<std::string>& disabled) {
   if (!disabled.count("merge_transposes")) fuser.merge_transposes();
   if (!disabled.count("remove_identities")) fuser.remove_identities();
   if (!disabled.count("merge_equal")) fuser.merge_equal();
+  if (disabled.count("winograd")) fuser.forbid_winograd();
   graph.prune();
 }
 

@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include "ops/op.h"
 #include "tests/support/check_op.h"
 #include "tests/support/run_op.h"
+#include "tests/support/text_graph.h"
 
 namespace graft::test {
 namespace {
@@ -72,6 +74,39 @@ TEST(ConvGrad, BlockedLayouts) {
   check_blocked(
       "(float[2,48,9,8] x, float[2,48,7,6] dy) => (dw) { dw = graft.ConvGradWeights<group = 48, w_shape = "
       "[48,1,3,3]>(x, dy) }");
+}
+
+// Channels in whole blocks, windows of 3x3: Winograd's algorithm, on tiles that reach beyond every edge.
+TEST(Conv, Winograd) {
+  for (const char* pads : {"0, 0, 0, 0", "1, 1, 1, 1", "2, 0, 1, 2"}) {
+    const std::string attributes = cat("<pads = [", pads, "]>");
+    check_blocked(cat("(float[3,16,7,12] x, float[48,16,3,3] w) => (y) { y = Conv", attributes, "(x, w) }").c_str());
+    check_blocked(
+        cat("(float[1,64,3,3] x, float[16,64,3,3] w, float[16] b) => (y) { y = Conv", attributes, "(x, w, b) }")
+            .c_str());
+  }
+  check_blocked("(float[2,32,7,5] x, float[32,16,3,3] w, float[16] b) => (y) { y = ConvTranspose(x, w, b) }");
+}
+
+TEST(ConvGrad, Winograd) {
+  check_blocked(
+      "(float[2,48,6,11] dy, float[48,16,3,3] w) => (dx) { dx = graft.ConvGradData<pads = [1, 1, 1, 1], x_shape = "
+      "[2,16,6,11]>(dy, w) }");
+  // Chunks of tiles, the last one smaller.
+  check_layout(
+      "(float[2,64,47,46] x, float[2,64,47,46] dy) => (dw, db) { dw, db = graft.ConvGradWeights<pads = [1, 1, 1, 1], "
+      "w_shape = [64,64,3,3]>(x, dy) }",
+      "any", 0, {}, 1e-3);
+}
+
+TEST(Conv, WinogradCanBeForbidden) {
+  auto graph = graph_from_text("(float[2,16,9,9] x, float[16,16,3,3] w) => (y) { y = Conv(x, w) }");
+  Node& node = *graph->nodes().front();
+  for (auto* value : node.inputs) value->layout = Layout::plain(value->dims);
+  auto allowed = find_kernel(node)->propose(node);
+  node.attributes["winograd"] = int64_t{0};
+  auto forbidden = find_kernel(node)->propose(node);
+  EXPECT_EQ(allowed.size(), forbidden.size() + 1);
 }
 
 TEST(ConvGrad, SecondOrder) {

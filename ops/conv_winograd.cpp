@@ -1,0 +1,206 @@
+// Convolutions with 3x3 windows and stride 1, forward and both gradients, by ops/winograd_loops.
+#include <algorithm>
+
+#include "ops/channel_view.h"
+#include "ops/conv.h"
+#include "ops/winograd_loops.h"
+
+namespace graft {
+namespace {
+
+constexpr int64_t points = winograd_points;
+
+// [M/W][C][3][3][W]
+Layout weights_layout(const Dims& w, int64_t width) {
+  Layout layout = Layout::plain({w[0] / width, w[1], w[2], w[3]});
+  for (int64_t& stride : layout.strides) stride *= width;
+  layout.padded = w;
+  layout.blocks = {{0, width}};
+  return layout;
+}
+
+// The way `data` convolves dy with the turned weights.
+WinogradShape shape_of(const ConvProblem& p) {
+  const bool data = p.slots.way == ConvWay::data;
+  const Dims &source = data ? p.y : p.x, &result = data ? p.x : p.y;
+  const int64_t width = winograd_width();
+  auto pad = [&](size_t axis) { return data ? 2 - p.window.begin[axis] : p.window.begin[axis]; };
+  return {source[0], source[1] / width, result[1] / width, source[2], source[3], result[2], result[3], pad(0), pad(1)};
+}
+
+struct Settled {
+  int64_t threads = 1;
+  int64_t chunk = 0;  // tiles whose transformed activations lie side by side, of weight gradients
+};
+
+// Transformed activations of a chunk should stay in the last cache.
+int64_t chunk_of(const WinogradShape& s) {
+  constexpr int64_t floats = 3 << 19;
+  constexpr int64_t least = 256;
+  const int64_t channels = (s.source_blocks + s.result_blocks) * winograd_width();
+  const int64_t most = std::max(least, floats / (points * channels));
+  const int64_t chunks = (s.tiles() + most - 1) / most;
+  return (s.tiles() + chunks - 1) / chunks;
+}
+
+constexpr int64_t whole_thread = 1 << 20;  // the cost of an item that is worth a thread
+
+// A part of [0, count) for each thread.
+template <class F>
+void split(int64_t count, int64_t threads, F f) {
+  parallel_for(threads, whole_thread, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) f(t, count * t / threads, count * (t + 1) / threads);
+  });
+}
+
+struct WinogradConvolution {
+  WinogradShape shape;
+  bool turned;
+  int64_t threads, per_thread;
+  const float *source, *w, *bias;
+  float *result, *u, *scratch;
+
+  void operator()(Stream&) const {
+    const int64_t width = winograd_width();
+    split(shape.result_blocks, threads, [&](int64_t, int64_t begin, int64_t end) {
+      if (turned) winograd_turned_weights(w, shape.result_blocks * width, shape.source_blocks, begin, end, u);
+      else winograd_weights(w, shape.source_blocks * width, shape.result_blocks, begin, end, u);
+    });
+    split(shape.tiles(), threads, [&](int64_t thread, int64_t begin, int64_t end) {
+      winograd_convolve(shape, source, u, bias, result, begin, end, scratch + thread * per_thread);
+    });
+  }
+};
+
+struct WinogradWeightGradient {
+  WinogradShape shape;
+  int64_t threads, chunk;
+  const float *source, *gradient;
+  float *dw, *du, *sources, *gradients;
+
+  void operator()(Stream&) const {
+    const int64_t width = winograd_width();
+    const int64_t channels = shape.source_blocks * width, features = shape.result_blocks * width;
+    for (int64_t first = 0; first < shape.tiles(); first += chunk) {
+      const int64_t count = std::min(chunk, shape.tiles() - first);
+      split(shape.source_blocks + shape.result_blocks, threads, [&](int64_t, int64_t begin, int64_t end) {
+        for (int64_t b = begin; b < end; ++b) {
+          if (b < shape.source_blocks) winograd_source(shape, source, b, first, count, sources);
+          else winograd_gradient(shape, gradient, b - shape.source_blocks, first, count, gradients);
+        }
+      });
+      split(points, threads, [&](int64_t, int64_t begin, int64_t end) {
+        for (int64_t p = begin; p < end; ++p) {
+          winograd_multiply(shape, sources + p * winograd_point(channels, count),
+                            gradients + p * winograd_point(features, count), count, 0, shape.result_blocks, first > 0,
+                            du + p * channels * features);
+        }
+      });
+    }
+    split(shape.result_blocks, threads, [&](int64_t, int64_t begin, int64_t end) {
+      winograd_weight_gradient(du, channels, shape.result_blocks, begin, end, dw);
+    });
+  }
+};
+
+// db[m] = sum over batch and space of dy
+Kernel then_sum_bias(const ConvProblem& p, const ChannelSums& sums, const Binding& binding, const Kernel& kernel) {
+  const auto* dy = static_cast<const float*>(conv_address(binding, p.slots.y));
+  auto* db = static_cast<float*>(conv_address(binding, p.slots.bias));
+  const int64_t channels = p.w[0];
+  return [=, sums = sums](Stream& stream) mutable {
+    kernel(stream);
+    // In double: before a live normalisation the terms cancel, and only their own rounding should be left.
+    sums.run<double>([dy](int64_t i, int64_t) { return std::pair<double, double>(dy[i], 0.0); });
+    for (int64_t c = 0; c < channels; ++c) db[c] = static_cast<float>(sums.first(c));
+  };
+}
+
+int64_t float_bytes(int64_t floats) { return checked_mul(floats, int64_t{sizeof(float)}); }
+
+}  // namespace
+
+bool winograd_fits(const Node& node, const ConvProblem& p) {
+  constexpr int64_t few = 16;  // channels that are not worth the transforms
+  if (p.dtype != DType::f32 || p.group != 1 || p.x.size() != 4 || p.empty() || node.integer("winograd", 1) == 0)
+    return false;
+  const int64_t width = winograd_width();
+  const Window& win = p.window;
+  auto padded = [](int64_t pad) { return pad >= 0 && pad <= 2; };
+  return win.kernel == Dims{3, 3} && win.strides == Dims{1, 1} && win.dilations == Dims{1, 1} &&
+         std::all_of(win.begin.begin(), win.begin.end(), padded) &&
+         std::all_of(win.end.begin(), win.end.end(), padded) && p.w[0] % width == 0 && p.w[1] % width == 0 &&
+         std::min(p.w[0], p.w[1]) >= few;
+}
+
+Candidate propose_winograd(const Node& node, const ConvProblem& p) {
+  const int64_t width = winograd_width();
+  Candidate candidate = propose_plain(node)[0];
+  auto set = [&](int slot, const Layout& layout) {
+    if (slot < 0) candidate.outputs[conv_output(slot)] = layout;
+    else candidate.inputs[static_cast<size_t>(slot)] = layout;
+  };
+  set(p.slots.x, blocked_channels(p.x, width));
+  set(p.slots.y, blocked_channels(p.y, width));
+  set(p.slots.w, weights_layout(p.w, width));
+  // As for direct convolutions, with the traffic of transformed activations in cache and of transformed weights.
+  const auto tiles = static_cast<double>(shape_of(p).tiles());
+  const auto channels = static_cast<double>(p.w[1]), features = static_cast<double>(p.w[0]);
+  candidate.cost =
+      points * (0.25 * tiles * channels * features + 4 * tiles * (channels + features) + 8 * channels * features);
+  return candidate;
+}
+
+bool lies_for_winograd(const Node& node, const ConvProblem& p) {
+  if (!winograd_fits(node, p)) return false;
+  const int64_t width = winograd_width();
+  auto lies = [&](int slot, const Layout& layout) { return conv_value(node, slot)->layout == layout; };
+  return lies(p.slots.x, blocked_channels(p.x, width)) && lies(p.slots.y, blocked_channels(p.y, width)) &&
+         lies(p.slots.w, weights_layout(p.w, width));
+}
+
+Settlement settle_winograd(const Node& node, const ConvProblem& p) {
+  const WinogradShape shape = shape_of(p);
+  const int64_t width = winograd_width();
+  Settled settled{thread_count(), chunk_of(shape)};
+  Settlement settlement;
+  int64_t u = points * p.w[0] * p.w[1];
+  if (p.slots.way == ConvWay::weights) {
+    settlement.scratch_bytes = float_bytes(u + points * (winograd_point(shape.source_blocks * width, settled.chunk) +
+                                                         winograd_point(shape.result_blocks * width, settled.chunk)));
+    if (p.bias) {
+      ChannelView view = channel_view(node, *conv_value(node, p.slots.y));
+      settlement.scratch_bytes += ChannelSums::scratch_bytes(view, settled.threads);
+    }
+  } else {
+    settlement.scratch_bytes = float_bytes(u + settled.threads * winograd_scratch(shape));
+  }
+  settlement.descriptor = settled;
+  return settlement;
+}
+
+Kernel prepare_winograd(const Node& node, const ConvProblem& p, const Binding& binding) {
+  const auto& settled = std::any_cast<const Settled&>(binding.settlement->descriptor);
+  const WinogradShape shape = shape_of(p);
+  auto* scratch = static_cast<float*>(binding.scratch);
+  auto* x = static_cast<float*>(conv_address(binding, p.slots.x));
+  auto* y = static_cast<float*>(conv_address(binding, p.slots.y));
+  auto* w = static_cast<float*>(conv_address(binding, p.slots.w));
+  float* after_weights = scratch + points * p.w[0] * p.w[1];
+  if (p.slots.way != ConvWay::weights) {
+    const bool data = p.slots.way == ConvWay::data;
+    const auto* bias = p.bias ? static_cast<const float*>(conv_address(binding, p.slots.bias)) : nullptr;
+    return WinogradConvolution{shape,        data,    settled.threads, winograd_scratch(shape), data ? y : x, w, bias,
+                               data ? x : y, scratch, after_weights};
+  }
+  const int64_t width = winograd_width();
+  float* gradients = after_weights + points * winograd_point(shape.source_blocks * width, settled.chunk);
+  Kernel kernel =
+      WinogradWeightGradient{shape, settled.threads, settled.chunk, x, y, w, scratch, after_weights, gradients};
+  if (!p.bias) return kernel;
+  float* after_all = gradients + points * winograd_point(shape.result_blocks * width, settled.chunk);
+  ChannelSums sums(channel_view(node, *conv_value(node, p.slots.y)), after_all, settled.threads);
+  return then_sum_bias(p, sums, binding, kernel);
+}
+
+}  // namespace graft

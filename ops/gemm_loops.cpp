@@ -1,0 +1,240 @@
+// Blocked as in Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): a panel of b stays in
+// L1, a block of a in L2. b is packed into panels; a only where its k are not neighbours.
+#include "ops/gemm_loops.h"
+
+#include <algorithm>
+
+// What lies between AVX2 and the baseline is not worth the code.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/gemm_loops.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "ops/tile-inl.h"
+
+#ifndef GRAFT_OPS_GEMM_BLOCKING
+#define GRAFT_OPS_GEMM_BLOCKING
+namespace graft {
+
+constexpr int64_t k_block = 384, n_block = 256, m_block = 48;
+
+}  // namespace graft
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+
+constexpr int64_t W = panel_width;
+constexpr int64_t widest = 2 * W;
+
+// b's rows [0, k) and columns [0, n) times alpha as [panel][k][W]; columns beyond n are zero.
+void pack_panels(const MatrixView& b, int64_t k, int64_t n, float alpha, float* packed) {
+  for (int64_t j = 0; j < n; j += W, packed += k * W) {
+    const int64_t columns = std::min(W, n - j);
+    const MatrixView from = b.from(0, j);
+    if (columns < W) std::fill(packed, packed + k * W, 0.0F);
+    if (columns == W && b.column == 1) {
+      const TileTag d;
+      const auto factor = hn::Set(d, alpha);
+      for (int64_t i = 0; i < k; ++i)
+        hn::StoreU(hn::Mul(factor, hn::LoadU(d, from.data + i * from.row)), d, packed + i * W);
+      continue;
+    }
+    constexpr int64_t step = 16;  // lines of b that are read together
+    for (int64_t i0 = 0; i0 < k; i0 += step) {
+      const int64_t end = std::min(i0 + step, k);
+      for (int64_t c = 0; c < columns; ++c) {
+        const float* column = from.data + c * from.column;
+        for (int64_t i = i0; i < end; ++i) packed[i * W + c] = alpha * column[i * from.row];
+      }
+    }
+  }
+}
+
+// a's rows [0, m) and k as [panel][k][rows].
+void pack_rows(const MatrixView& a, int64_t m, int64_t k, float* packed) {
+  const hn::CappedTag<float, tile_rows <= 8 ? 8 : 16> d;
+  const auto vector = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t i = 0; i < m; i += tile_rows, packed += k * tile_rows) {
+    const int64_t rows = std::min<int64_t>(tile_rows, m - i);
+    const float* from = a.data + i * a.row;
+    int64_t j = 0;
+    if (a.row == 1 && i + vector <= m) {
+      // A vector is wider than a panel: what it writes too much is written again, but for the last k.
+      for (; j + 1 < k; ++j) hn::StoreU(hn::LoadU(d, from + j * a.column), d, packed + j * tile_rows);
+    }
+    for (; j < k; ++j) {
+      for (int64_t r = 0; r < rows; ++r) packed[j * tile_rows + r] = from[j * a.column + r * a.row];
+    }
+  }
+}
+
+// Tiles of y at columns [j, j + columns) and rows [0, m): one panel of b, or two next to each other.
+class ColumnOfTiles {
+ public:
+  ColumnOfTiles(const GemmBlock& g, int64_t columns, const float* b, int64_t b_k, int64_t b_panel, int64_t k)
+      : g_(g), columns_(columns), panels_(columns > W ? 2 : 1), b_(b) {
+    tile_.block = k;
+    tile_.b_k = b_k;
+    tile_.b_panel = b_panel;
+    tile_.start_panel = tile_.y_panel = W;
+    partly_ = columns % W != 0 || g.y_column != 1 || (g.start.data && g.start.column != 1);
+  }
+
+  // `packed`: rows of a as pack_rows leaves them; nullptr: as they lie. `start`, y: of the first row.
+  void run(int64_t m, const MatrixView& a, const float* packed, const MatrixView& start, float* y) {
+    tile_.a_row = a.row;
+    tile_.a_k = a.column;
+    for (int64_t i = 0; i < m; i += tile_rows) {
+      const auto rows = static_cast<int>(std::min<int64_t>(tile_rows, m - i));
+      const float* x = packed ? packed + i * tile_.block : a.data + i * a.row;
+      TileFunction multiply = packed           ? (panels_ == 2 ? packed2[rows - 1] : packed1[rows - 1])
+                              : tile_.a_k == 1 ? (panels_ == 2 ? near2[rows - 1] : near1[rows - 1])
+                                               : (panels_ == 2 ? far2[rows - 1] : far1[rows - 1]);
+      if (partly_) {
+        run_partly(multiply, rows, x, start.from(i, 0), y + i * g_.y_row);
+        continue;
+      }
+      tile_.start_row = start.row;
+      tile_.y_row = g_.y_row;
+      multiply(tile_, x, b_, start.data ? start.data + i * start.row : nullptr, y + i * g_.y_row);
+    }
+  }
+
+ private:
+  static constexpr auto packed1 = tiles<1, tile_rows, 1>, packed2 = tiles<2, tile_rows, 1>;
+  static constexpr auto near1 = tiles<1, 1, 0>, near2 = tiles<2, 1, 0>;
+  static constexpr auto far1 = tiles<1, 0, 0>, far2 = tiles<2, 0, 0>;
+
+  // By way of a whole tile, of which only a part is y's or whose columns are not neighbours.
+  void run_partly(TileFunction multiply, int rows, const float* a, const MatrixView& start, float* y) {
+    float whole[tile_rows * widest];
+    tile_.start_row = tile_.y_row = widest;
+    if (start.data) {
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < columns_; ++c) whole[r * widest + c] = start.data[r * start.row + c * start.column];
+        std::fill(whole + r * widest + columns_, whole + (r + 1) * widest, 0.0F);
+      }
+    }
+    multiply(tile_, a, b_, start.data ? whole : nullptr, whole);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < columns_; ++c) y[r * g_.y_row + c * g_.y_column] = whole[r * widest + c];
+    }
+  }
+
+  const GemmBlock& g_;
+  int64_t columns_;
+  int panels_;
+  const float* b_;
+  Tile tile_;
+  bool partly_;
+};
+
+void gemm_blocked(const GemmBlock& g, float* scratch) {
+  float* packed_b = scratch;
+  float* packed_a = scratch + n_block * k_block;
+  // Where each element of b is used by one tile only, packing it would be the whole work again.
+  const bool b_as_it_lies = g.m <= tile_rows && g.b.column == 1 && g.alpha == 1;
+  const bool a_as_it_lies = g.a.column == 1 || g.m <= tile_rows;
+  const int64_t k_blocks = std::max<int64_t>((g.k + k_block - 1) / k_block, 1);
+  const int64_t k_step = std::max<int64_t>((g.k + k_blocks - 1) / k_blocks, 1);
+  for (int64_t n0 = 0; n0 < g.n; n0 += n_block) {
+    const int64_t n = std::min(n_block, g.n - n0);
+    for (int64_t k0 = 0; k0 == 0 || k0 < g.k; k0 += k_step) {
+      const int64_t k = std::min(k_step, g.k - k0);
+      const MatrixView b = g.b.from(k0, n0);
+      // Vectors must not reach beyond b's end.
+      const int64_t direct = b_as_it_lies ? n / W * W : 0;
+      if (direct < n) pack_panels(b.from(0, direct), k, n - direct, g.alpha, packed_b);
+      const MatrixView start = k0 > 0 ? MatrixView{g.y + n0 * g.y_column, g.y_row, g.y_column} : g.start.from(0, n0);
+      for (int64_t m0 = 0; m0 < g.m; m0 += m_block) {
+        const int64_t m = std::min(m_block, g.m - m0);
+        const MatrixView a = g.a.from(m0, k0);
+        if (!a_as_it_lies) pack_rows(a, m, k, packed_a);
+        for (int64_t j = 0; j < n;) {
+          const bool lies = j < direct;
+          const int64_t columns = std::min(widest, (lies ? direct : n) - j);
+          const float* panels = lies ? b.data + j : packed_b + (j - direct) * k;
+          ColumnOfTiles column(g, columns, panels, lies ? b.row : W, lies ? W : k * W, k);
+          column.run(m, a, a_as_it_lies ? nullptr : packed_a, start.from(m0, j),
+                     g.y + m0 * g.y_row + (n0 + j) * g.y_column);
+          j += columns;
+        }
+      }
+    }
+  }
+}
+
+// y[i, j] = start + alpha sum_k a[i, k] b[k, j] with neighbouring k in both: a few rows of a along vectors of k.
+template <int rows, int columns>
+void dot_tile(const GemmBlock& g, int64_t i, int64_t j) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  using V = hn::Vec<decltype(d)>;
+  V sum[rows][columns];
+  for (int r = 0; r < rows; ++r) {
+    for (int c = 0; c < columns; ++c) sum[r][c] = hn::Zero(d);
+  }
+  const float* a = g.a.data + i * g.a.row;
+  const float* b = g.b.data + j * g.b.column;
+  int64_t k = 0;
+  for (; k + lanes <= g.k; k += lanes) {
+    for (int r = 0; r < rows; ++r) {
+      const V x = hn::LoadU(d, a + r * g.a.row + k);
+      for (int c = 0; c < columns; ++c) sum[r][c] = hn::MulAdd(x, hn::LoadU(d, b + c * g.b.column + k), sum[r][c]);
+    }
+  }
+  for (int r = 0; r < rows; ++r) {
+    for (int c = 0; c < columns; ++c) {
+      float total = hn::GetLane(hn::SumOfLanes(d, sum[r][c]));
+      for (int64_t rest = k; rest < g.k; ++rest) total += a[r * g.a.row + rest] * b[c * g.b.column + rest];
+      const float start = g.start.data ? g.start.data[(i + r) * g.start.row + (j + c) * g.start.column] : 0;
+      g.y[(i + r) * g.y_row + (j + c) * g.y_column] = start + g.alpha * total;
+    }
+  }
+}
+
+template <int rows>
+void dot_row(const GemmBlock& g, int64_t i) {
+  int64_t j = 0;
+  for (; j + 4 <= g.n; j += 4) dot_tile<rows, 4>(g, i, j);
+  for (; j < g.n; ++j) dot_tile<rows, 1>(g, i, j);
+}
+
+void gemm_here(const GemmBlock& g, float* scratch) {
+  constexpr int64_t few = 3;  // rows
+  if (g.m <= few && g.a.column == 1 && g.b.row == 1 && g.b.column != 1) {
+    int64_t i = 0;
+    for (; i + 2 <= g.m; i += 2) dot_row<2>(g, i);
+    if (i < g.m) dot_row<1>(g, i);
+    return;
+  }
+  // The larger of two transposed operands is read as it lies when it takes the part of a.
+  const bool swap = g.b.row == 1 && g.b.column != 1 && 4 * g.m <= g.n;
+  if (!swap) return gemm_blocked(g, scratch);
+  GemmBlock t{g.n, g.m,        g.k,     g.b.transposed(), g.a.transposed(), g.start.transposed(),
+              g.y, g.y_column, g.y_row, g.alpha};
+  gemm_blocked(t, scratch);
+}
+
+int64_t row_step() { return tile_rows; }
+int64_t column_step() { return widest; }
+
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace graft {
+
+HWY_EXPORT(gemm_here);
+HWY_EXPORT(row_step);
+HWY_EXPORT(column_step);
+
+int64_t gemm_scratch() { return n_block * k_block + 2 * m_block * k_block; }
+void gemm(const GemmBlock& block, float* scratch) { HWY_DYNAMIC_DISPATCH(gemm_here)(block, scratch); }
+int64_t gemm_row_step() { return HWY_DYNAMIC_DISPATCH(row_step)(); }
+int64_t gemm_column_step() { return HWY_DYNAMIC_DISPATCH(column_step)(); }
+
+}  // namespace graft
+#endif

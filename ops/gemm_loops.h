@@ -1,0 +1,34 @@
+// The float32 matrix product of one thread, compiled for several instruction sets and chosen at run time.
+#pragma once
+
+#include <cstdint>
+
+namespace graft {
+
+// Element (i, j) is at data[i * row + j * column].
+struct MatrixView {
+  const float* data = nullptr;
+  int64_t row = 0, column = 0;
+
+  MatrixView transposed() const { return {data, column, row}; }
+  MatrixView from(int64_t i, int64_t j) const { return {data ? data + i * row + j * column : nullptr, row, column}; }
+};
+
+// y = alpha a b + start, with a (m,k), b (k,n), y (m,n). `start` is broadcast by strides of 0; without data: zeros.
+struct GemmBlock {
+  int64_t m = 0, n = 0, k = 0;
+  MatrixView a, b, start;
+  float* y = nullptr;
+  int64_t y_row = 0, y_column = 1;
+  float alpha = 1;
+};
+
+// Floats of scratch that a thread wants for products of any size.
+int64_t gemm_scratch();
+// Sums over k go in order, whatever m and n: a part of y is the same as in the whole.
+void gemm(const GemmBlock& block, float* scratch);
+// What rows and columns should be split by among threads.
+int64_t gemm_row_step();
+int64_t gemm_column_step();
+
+}  // namespace graft
