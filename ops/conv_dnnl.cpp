@@ -4,6 +4,7 @@
 
 #include "ops/channel_view.h"
 #include "ops/conv.h"
+#include "ops/winograd_loops.h"
 #include "runtime/device/cpu/dnnl.h"
 
 namespace graft {
@@ -65,8 +66,9 @@ Layout split_groups(const ConvProblem& p, const Layout& joined) {
   return grouped;
 }
 
+// Of the activations; the weights are left to oneDNN.
 struct Layouts {
-  Layout x, w, y;
+  Layout x, y;
 };
 
 struct Plan {
@@ -122,7 +124,7 @@ Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
   plan.x = given ? dnnl_desc(p.dtype, p.x, given->x) : dnnl_any(p.dtype, p.x);
   plan.y = given ? dnnl_desc(p.dtype, p.y, given->y) : dnnl_any(p.dtype, p.y);
   Dims w = grouped_dims(p);
-  plan.w = given ? dnnl_desc(p.dtype, w, split_groups(p, given->w)) : dnnl_any(p.dtype, w);
+  plan.w = dnnl_any(p.dtype, w);
   if (p.bias) plan.bias = memory::desc({p.w[0]}, dnnl_dtype(p.dtype), memory::format_tag::a);
   memory::dims dilations = p.window.dilations;
   for (auto& d : dilations) --d;
@@ -151,7 +153,7 @@ std::string key_of(const ConvProblem& p, const Layouts* given) {
   const Window& win = p.window;
   std::string key = cat(static_cast<int>(p.slots.way), p.bias, ' ', thread_count(), p.x, p.w, p.y, p.group, win.strides,
                         win.dilations, win.begin, win.end);
-  if (given) key += cat(given->x, given->x.padded, given->w, given->w.padded, given->y, given->y.padded);
+  if (given) key += cat(given->x, given->x.padded, given->y, given->y.padded);
   return key;
 }
 
@@ -216,14 +218,23 @@ std::vector<Candidate> propose_conv(const Node& node) {
   ConvProblem p = conv_problem(node);
   std::vector<Candidate> candidates = propose_plain(node);
   if (p.empty()) return candidates;
+  auto candidate_of = [&](const Plan& plan) {
+    Candidate candidate = propose_plain(node)[0];
+    candidate.cost = plan.cost;
+    set_layout(candidate, p.slots.x, plan.x_layout);
+    set_layout(candidate, p.slots.y, plan.y_layout);
+    if (plan.w_layout) set_layout(candidate, p.slots.w, *plan.w_layout);
+    return candidate;
+  };
   auto plan = plan_for(node, p, nullptr);
-  Candidate best = candidates[0];
-  best.cost = plan->cost;
-  set_layout(best, p.slots.x, plan->x_layout);
-  set_layout(best, p.slots.y, plan->y_layout);
-  if (plan->w_layout) set_layout(best, p.slots.w, *plan->w_layout);
+  Candidate best = candidate_of(*plan);
   if (best.inputs == candidates[0].inputs && best.outputs == candidates[0].outputs) return {best};
   candidates[0].cost = std::max(cost_of(p, p.group > 1 ? "ref" : "gemm"), plan->cost * 1.5);
+  // What other operators leave in blocks is not worth a reorder.
+  Layouts blocked{blocked_channels(p.x, channel_block()), blocked_channels(p.y, channel_block())};
+  bool whole_blocks = p.x[1] % channel_block() == 0 && p.y[1] % channel_block() == 0;
+  if (whole_blocks && (plan->x_layout != blocked.x || plan->y_layout != blocked.y))
+    candidates.insert(candidates.begin(), candidate_of(*plan_for(node, p, &blocked)));
   candidates.insert(candidates.begin(), best);
   if (winograd_fits(node, p)) candidates.insert(candidates.begin(), propose_winograd(node, p));
   return candidates;
@@ -234,14 +245,14 @@ Settlement settle_conv(const Node& node, const Settlement*) {
   Settlement settlement;
   if (p.empty()) return settlement;
   if (lies_for_winograd(node, p)) return settle_winograd(node, p);
-  Layouts given{conv_value(node, p.slots.x)->layout, conv_value(node, p.slots.w)->layout,
-                conv_value(node, p.slots.y)->layout};
+  const Layout& w = conv_value(node, p.slots.w)->layout;
+  Layouts given{conv_value(node, p.slots.x)->layout, conv_value(node, p.slots.y)->layout};
   Settled settled;
   settled.plan = plan_for(node, p, nullptr);
   // Weights may lie otherwise: reordering them costs less than a convolution on layouts that oneDNN does not like.
   bool activations_fit = settled.plan->x_layout == given.x && settled.plan->y_layout == given.y;
   if (!activations_fit) settled.plan = plan_for(node, p, &given);
-  settled.w = with_dnnl_errors(node, [&] { return dnnl_desc(p.dtype, grouped_dims(p), split_groups(p, given.w)); });
+  settled.w = with_dnnl_errors(node, [&] { return dnnl_desc(p.dtype, grouped_dims(p), split_groups(p, w)); });
   settled.reorders_w = settled.w != settled.plan->w;
   settlement.scratch_bytes = aligned(settled.plan->descriptor.scratchpad_desc().get_size());
   if (settled.reorders_w) settlement.scratch_bytes += aligned(settled.plan->w.get_size());

@@ -23,7 +23,7 @@ Layout weights_layout(const Dims& w, int64_t width) {
 WinogradShape shape_of(const ConvProblem& p) {
   const bool data = p.slots.way == ConvWay::data;
   const Dims &source = data ? p.y : p.x, &result = data ? p.x : p.y;
-  const int64_t width = winograd_width();
+  const int64_t width = channel_block();
   auto pad = [&](size_t axis) { return data ? 2 - p.window.begin[axis] : p.window.begin[axis]; };
   return {source[0], source[1] / width, result[1] / width, source[2], source[3], result[2], result[3], pad(0), pad(1)};
 }
@@ -37,7 +37,7 @@ struct Settled {
 int64_t chunk_of(const WinogradShape& s) {
   constexpr int64_t floats = 3 << 19;
   constexpr int64_t least = 256;
-  const int64_t channels = (s.source_blocks + s.result_blocks) * winograd_width();
+  const int64_t channels = (s.source_blocks + s.result_blocks) * channel_block();
   const int64_t most = std::max(least, floats / (points * channels));
   const int64_t chunks = (s.tiles() + most - 1) / most;
   return (s.tiles() + chunks - 1) / chunks;
@@ -61,7 +61,7 @@ struct WinogradConvolution {
   float *result, *u, *scratch;
 
   void operator()(Stream&) const {
-    const int64_t width = winograd_width();
+    const int64_t width = channel_block();
     split(shape.result_blocks, threads, [&](int64_t, int64_t begin, int64_t end) {
       if (turned) winograd_turned_weights(w, shape.result_blocks * width, shape.source_blocks, begin, end, u);
       else winograd_weights(w, shape.source_blocks * width, shape.result_blocks, begin, end, u);
@@ -79,7 +79,7 @@ struct WinogradWeightGradient {
   float *dw, *du, *sources, *gradients;
 
   void operator()(Stream&) const {
-    const int64_t width = winograd_width();
+    const int64_t width = channel_block();
     const int64_t channels = shape.source_blocks * width, features = shape.result_blocks * width;
     for (int64_t first = 0; first < shape.tiles(); first += chunk) {
       const int64_t count = std::min(chunk, shape.tiles() - first);
@@ -124,7 +124,7 @@ bool winograd_fits(const Node& node, const ConvProblem& p) {
   constexpr int64_t few = 16;  // channels that are not worth the transforms
   if (p.dtype != DType::f32 || p.group != 1 || p.x.size() != 4 || p.empty() || node.integer("winograd", 1) == 0)
     return false;
-  const int64_t width = winograd_width();
+  const int64_t width = channel_block();
   const Window& win = p.window;
   auto padded = [](int64_t pad) { return pad >= 0 && pad <= 2; };
   return win.kernel == Dims{3, 3} && win.strides == Dims{1, 1} && win.dilations == Dims{1, 1} &&
@@ -134,7 +134,7 @@ bool winograd_fits(const Node& node, const ConvProblem& p) {
 }
 
 Candidate propose_winograd(const Node& node, const ConvProblem& p) {
-  const int64_t width = winograd_width();
+  const int64_t width = channel_block();
   Candidate candidate = propose_plain(node)[0];
   auto set = [&](int slot, const Layout& layout) {
     if (slot < 0) candidate.outputs[conv_output(slot)] = layout;
@@ -153,7 +153,7 @@ Candidate propose_winograd(const Node& node, const ConvProblem& p) {
 
 bool lies_for_winograd(const Node& node, const ConvProblem& p) {
   if (!winograd_fits(node, p)) return false;
-  const int64_t width = winograd_width();
+  const int64_t width = channel_block();
   auto lies = [&](int slot, const Layout& layout) { return conv_value(node, slot)->layout == layout; };
   return lies(p.slots.x, blocked_channels(p.x, width)) && lies(p.slots.y, blocked_channels(p.y, width)) &&
          lies(p.slots.w, weights_layout(p.w, width));
@@ -161,7 +161,7 @@ bool lies_for_winograd(const Node& node, const ConvProblem& p) {
 
 Settlement settle_winograd(const Node& node, const ConvProblem& p) {
   const WinogradShape shape = shape_of(p);
-  const int64_t width = winograd_width();
+  const int64_t width = channel_block();
   Settled settled{thread_count(), chunk_of(shape)};
   Settlement settlement;
   int64_t u = points * p.w[0] * p.w[1];
@@ -193,7 +193,7 @@ Kernel prepare_winograd(const Node& node, const ConvProblem& p, const Binding& b
     return WinogradConvolution{shape,        data,    settled.threads, winograd_scratch(shape), data ? y : x, w, bias,
                                data ? x : y, scratch, after_weights};
   }
-  const int64_t width = winograd_width();
+  const int64_t width = channel_block();
   float* gradients = after_weights + points * winograd_point(shape.source_blocks * width, settled.chunk);
   Kernel kernel =
       WinogradWeightGradient{shape, settled.threads, settled.chunk, x, y, w, scratch, after_weights, gradients};

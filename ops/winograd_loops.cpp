@@ -329,7 +329,7 @@ HWY_EXPORT(multiply_points);
 HWY_EXPORT(weight_gradient);
 
 int64_t winograd_point(int64_t channels, int64_t tiles) { return point_distance(channels, tiles); }
-int64_t winograd_width() { return HWY_DYNAMIC_DISPATCH(vector_width)(); }
+int64_t channel_block() { return HWY_DYNAMIC_DISPATCH(vector_width)(); }
 
 void winograd_weights(const float* w, int64_t channels, int64_t blocks, int64_t begin, int64_t end, float* u) {
   HWY_DYNAMIC_DISPATCH(weights)(w, channels, blocks, begin, end, u);

@@ -11,8 +11,8 @@
 
 namespace graft {
 
-// Activations lie in blocks of winograd_width() channels: [N][C/W][H][W][W].
-int64_t winograd_width();
+// Activations lie in blocks of W channels, [N][C/W][H][W][W]: as many as a vector has elements.
+int64_t channel_block();
 
 // From a source (N, C, height, width) to a result (N, M, out_height, out_width); tile (n, i, j) gives the results at
 // rows 2i, 2i+1 and columns 2j, 2j+1 of sample n.
