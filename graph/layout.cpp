@@ -58,6 +58,30 @@ int64_t Layout::offset(const Dims& index) const {
   return offset;
 }
 
+std::vector<std::vector<int64_t>> Layout::offset_terms(const Dims& dims) const {
+  std::vector<std::vector<int64_t>> terms(dims.size());
+  for (size_t d = 0; d < dims.size(); ++d) {
+    Dims index(dims.size(), 0);
+    for (index[d] = 0; index[d] < dims[d]; ++index[d]) terms[d].push_back(offset(index));
+  }
+  return terms;
+}
+
+namespace {
+
+// Elements of the dims from `d` on, which begin at `in` and `out`.
+template <class Copy>
+void copy_dims(const std::vector<std::vector<int64_t>>& from, const std::vector<std::vector<int64_t>>& to, size_t d,
+               int64_t in, int64_t out, const Copy& copy) {
+  if (d == from.size()) return copy(in, out);
+  for (size_t i = 0; i < from[d].size(); ++i) {
+    if (d + 1 < from.size()) copy_dims(from, to, d + 1, in + from[d][i], out + to[d][i], copy);
+    else copy(in + from[d][i], out + to[d][i]);
+  }
+}
+
+}  // namespace
+
 std::ostream& operator<<(std::ostream& out, const Layout& layout) {
   out << "strides" << layout.strides;
   for (const auto& block : layout.blocks) out << ' ' << block.size << "x[" << block.dim << ']';
@@ -75,14 +99,8 @@ void relayout(const Dims& dims, size_t size, const Layout& from, const void* src
     std::memcpy(dst, src, static_cast<size_t>(count * bytes));
     return;
   }
-  Dims index(dims.size(), 0);
-  for (int64_t i = 0; i < count; ++i) {
-    std::memcpy(out + to.offset(index) * bytes, in + from.offset(index) * bytes, size);
-    for (size_t d = dims.size(); d-- > 0;) {
-      if (++index[d] < dims[d]) break;
-      index[d] = 0;
-    }
-  }
+  copy_dims(from.offset_terms(dims), to.offset_terms(dims), 0, 0, 0,
+            [&](int64_t x, int64_t y) { std::memcpy(out + y * bytes, in + x * bytes, size); });
 }
 
 }  // namespace graft

@@ -36,6 +36,8 @@ struct Layout {
   int64_t storage_count() const;
   // Element offset of a logical index.
   int64_t offset(const Dims& index) const;
+  // An offset is a sum of one term for each dim: the terms of every index of every dim.
+  std::vector<std::vector<int64_t>> offset_terms(const Dims& dims) const;
 };
 
 std::ostream& operator<<(std::ostream& out, const Layout& layout);

@@ -17,7 +17,7 @@
 #define GRAFT_OPS_GEMM_BLOCKING
 namespace graft {
 
-constexpr int64_t k_block = 384, n_block = 256, m_block = 48;
+constexpr int64_t k_block = 384, n_block = 1024, m_block = 48;
 
 }  // namespace graft
 #endif
@@ -30,23 +30,31 @@ constexpr int64_t widest = 2 * W;
 
 // b's rows [0, k) and columns [0, n) times alpha as [panel][k][W]; columns beyond n are zero.
 void pack_panels(const MatrixView& b, int64_t k, int64_t n, float alpha, float* packed) {
-  for (int64_t j = 0; j < n; j += W, packed += k * W) {
-    const int64_t columns = std::min(W, n - j);
-    const MatrixView from = b.from(0, j);
-    if (columns < W) std::fill(packed, packed + k * W, 0.0F);
-    if (columns == W && b.column == 1) {
-      const TileTag d;
-      const auto factor = hn::Set(d, alpha);
-      for (int64_t i = 0; i < k; ++i)
-        hn::StoreU(hn::Mul(factor, hn::LoadU(d, from.data + i * from.row)), d, packed + i * W);
-      continue;
+  const TileTag d;
+  const auto factor = hn::Set(d, alpha);
+  int64_t j = 0;
+  if (b.column == 1) {
+    constexpr int64_t together = 4;  // panels: whole cache lines of b
+    for (; j + W <= n;) {
+      const int64_t panels = std::min(together, (n - j) / W);
+      const float* from = b.data + j;
+      float* to = packed + j * k;
+      for (int64_t i = 0; i < k; ++i, from += b.row, to += W) {
+        for (int64_t p = 0; p < panels; ++p) hn::StoreU(hn::Mul(factor, hn::LoadU(d, from + p * W)), d, to + p * k * W);
+      }
+      j += panels * W;
     }
+  }
+  for (; j < n; j += W) {
+    const int64_t columns = std::min(W, n - j);
+    float* to = packed + j * k;
+    if (columns < W) std::fill(to, to + k * W, 0.0F);
     constexpr int64_t step = 16;  // lines of b that are read together
     for (int64_t i0 = 0; i0 < k; i0 += step) {
       const int64_t end = std::min(i0 + step, k);
       for (int64_t c = 0; c < columns; ++c) {
-        const float* column = from.data + c * from.column;
-        for (int64_t i = i0; i < end; ++i) packed[i * W + c] = alpha * column[i * from.row];
+        const float* column = b.data + (j + c) * b.column;
+        for (int64_t i = i0; i < end; ++i) to[i * W + c] = alpha * column[i * b.row];
       }
     }
   }
@@ -56,16 +64,20 @@ void pack_panels(const MatrixView& b, int64_t k, int64_t n, float alpha, float* 
 void pack_rows(const MatrixView& a, int64_t m, int64_t k, float* packed) {
   const hn::CappedTag<float, tile_rows <= 8 ? 8 : 16> d;
   const auto vector = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t i = 0; i < m; i += tile_rows, packed += k * tile_rows) {
-    const int64_t rows = std::min<int64_t>(tile_rows, m - i);
-    const float* from = a.data + i * a.row;
-    int64_t j = 0;
-    if (a.row == 1 && i + vector <= m) {
-      // A vector is wider than a panel: what it writes too much is written again, but for the last k.
-      for (; j + 1 < k; ++j) hn::StoreU(hn::LoadU(d, from + j * a.column), d, packed + j * tile_rows);
-    }
-    for (; j < k; ++j) {
-      for (int64_t r = 0; r < rows; ++r) packed[j * tile_rows + r] = from[j * a.column + r * a.row];
+  const int64_t panel = k * tile_rows;
+  // A vector is wider than a panel: what it writes too much is written again with the next k.
+  const int64_t whole = a.row == 1 && m >= vector ? (m - vector) / tile_rows + 1 : 0;
+  for (int64_t j = 0; j + 1 < k && whole > 0; ++j) {
+    const float* from = a.data + j * a.column;
+    float* to = packed + j * tile_rows;
+    for (int64_t p = 0; p < whole; ++p) hn::StoreU(hn::LoadU(d, from + p * tile_rows), d, to + p * panel);
+  }
+  for (int64_t p = 0; p * tile_rows < m; ++p) {
+    const int64_t rows = std::min<int64_t>(tile_rows, m - p * tile_rows);
+    const float* from = a.data + p * tile_rows * a.row;
+    float* to = packed + p * panel;
+    for (int64_t j = p < whole ? k - 1 : 0; j < k; ++j) {
+      for (int64_t r = 0; r < rows; ++r) to[j * tile_rows + r] = from[j * a.column + r * a.row];
     }
   }
 }

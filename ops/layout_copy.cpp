@@ -49,15 +49,8 @@ std::optional<Settled> settled_reorder(const LayoutCopy& given) {
   }
 }
 
-// Offsets of a layout are sums of one term for each dim: the terms of every index of every dim.
 struct OffsetTables {
-  OffsetTables(const Dims& dims, const Layout& layout) {
-    for (size_t d = 0; d < dims.size(); ++d) {
-      Dims index(dims.size(), 0);
-      auto& offsets = by_dim.emplace_back();
-      for (index[d] = 0; index[d] < dims[d]; ++index[d]) offsets.push_back(layout.offset(index));
-    }
-  }
+  OffsetTables(const Dims& dims, const Layout& layout) : by_dim(layout.offset_terms(dims)) {}
   // Elements between neighbours along a dim; the largest number where there are none.
   int64_t step(size_t d) const { return by_dim[d].size() < 2 ? INT64_MAX : by_dim[d][1] - by_dim[d][0]; }
   std::vector<std::vector<int64_t>> by_dim;
