@@ -53,8 +53,8 @@ TEST(BatchNormalization, OtherLayouts) {
         "BatchNormalization<training_mode = 1>(x, s, b, m, v) }",
         tag);
     check_layout(
-        "(float[2,19,3,5] x, float[19] s, float[2,19,3,5] dy, float[19] m, float[19] v) => (dx, ds, db) { dx, ds, db = "
-        "graft.BatchNormalizationGrad<epsilon = 5.0>(x, s, dy, m, v) }",
+        "(float[2,19,3,5] dy, float[2,19,3,5] x, float[19] s, float[19] m, float[19] v) => (dx, ds, db) { dx, ds, db = "
+        "graft.BatchNormalizationGrad<epsilon = 5.0>(dy, x, s, , m, v) }",
         tag);
     check_layout("(float[2,19,3,5] x) => (y) { y = graft.ChannelSum(x) }", tag);
   }
