@@ -1,32 +1,72 @@
-// BatchNormalization, with running statistics or live ones. Own kernels: they work on x as it lies, and the statistics
-// need two passes over memory anyway.
+// BatchNormalization, with running statistics or live ones, alone or with the addition and the activation behind it.
+// Own kernels: they work on x as it lies, and all of it is bound by memory.
 #include <cmath>
+#include <limits>
 
-#include "ops/channel_view.h"
+#include "ops/channel_passes.h"
 #include "ops/gradient.h"
+#include "ops/normalization_loops.h"
 
 namespace graft {
 namespace {
 
+// Operands: x, scale, bias, mean, var, residual -> y, running mean, running var, and bytes for backward
+enum Operand : uint8_t { in_x, in_scale, in_bias, in_mean, in_var, in_residual };
+// Operands of the gradient. x is absent where neither statistics nor the slope of the activation need it; mean and var
+// where live; `saved` where forward left nothing; dy + more_dy is the gradient of y.
+enum GradOperand : uint8_t { of_dy, of_x, of_scale, of_bias, of_mean, of_var, of_saved, of_more_dy };
+enum GradResult : uint8_t { to_dx, to_dscale, to_dbias, to_dresidual };
+
 bool is_live(const Node& node) { return node.integer("training_mode", 0) != 0; }
 double epsilon_of(const Node& node) { return node.real("epsilon", 1e-5); }
+// Whether forward leaves a bit an element for backward: is the slope of the activation 1 there?
+bool has_bits(const Node& node) { return node.integer("bits", 0) != 0; }
 
-void check_operands(const Node& node) {
-  const Value& x = *node.inputs[0];
-  if (x.dims.size() < 2) throw ModelError(node.where(), " wants an input of rank 2 or more, got ", x.dims);
-  bool backward = node.type == "BatchNormalizationGrad";
-  for (size_t i = 1; i < node.inputs.size(); ++i) {
-    const Value* value = node.inputs[i];
-    if (!value || value->opaque) continue;
-    if (value->dtype != x.dtype)
-      throw UnsupportedError(node.where(), " mixes element types ", x.dtype, " and ", value->dtype);
-    Dims wanted = backward && i == 2 ? x.dims : Dims{x.dims[1]};
-    if (value->dims != wanted)
-      throw ModelError(node.where(), " input ", i, " must have shape ", wanted, ", got ", value->dims);
-  }
+struct Activation {
+  Epilogue epilogue = Epilogue::none;
+  double low = 0, high = 0;
+};
+
+Activation activation_of(const Node& node) {
+  std::string name = node.text("activation", "none");
+  if (name == "none") return {};
+  if (name == "relu") return {Epilogue::clamp, 0, std::numeric_limits<double>::quiet_NaN()};
+  if (name == "clip") return {Epilogue::clamp, node.real("min", -HUGE_VAL), node.real("max", HUGE_VAL)};
+  if (name == "hard_swish") return {Epilogue::hard_swish};
+  throw ModelError(node.where(), " has the activation \"", name, "\": allowed are none, relu, clip and hard_swish");
 }
 
-// Index of the opaque result that keeps mean and 1/sigma for backward; none when nothing is differentiated.
+Slope slope_of(const Node& node) {
+  if (has_bits(node)) return Slope::bits;
+  switch (activation_of(node).epilogue) {
+    case Epilogue::clamp: return Slope::clamp;
+    case Epilogue::hard_swish: return Slope::hard_swish;
+    case Epilogue::none: break;
+  }
+  return Slope::one;
+}
+
+void check_operand(const Node& node, size_t i, const Value& like, const Dims& wanted) {
+  const Value* value = node.input(i);
+  if (!value || value->opaque) return;
+  if (value->dtype != like.dtype)
+    throw UnsupportedError(node.where(), " mixes element types ", like.dtype, " and ", value->dtype);
+  if (value->dims != wanted)
+    throw ModelError(node.where(), " input ", i, " must have shape ", wanted, ", got ", value->dims);
+}
+
+void check_operands(const Node& node, const std::vector<size_t>& vectors, const std::vector<size_t>& maps) {
+  const Value& x = *node.inputs[0];
+  if (x.dims.size() < 2) throw ModelError(node.where(), " wants an input of rank 2 or more, got ", x.dims);
+  for (size_t i : vectors) check_operand(node, i, x, {x.dims[1]});
+  for (size_t i : maps) check_operand(node, i, x, x.dims);
+  Activation activation = activation_of(node);
+  // Padding channels stay zero only if f(0) = 0.
+  if (activation.epilogue == Epilogue::clamp && !(activation.low <= 0 && !(activation.high < 0)))
+    throw ModelError(node.where(), " has limits ", activation.low, ", ", activation.high, " that 0 is not between");
+}
+
+// Index of the opaque result that keeps what backward needs; none when nothing is differentiated.
 std::optional<size_t> saved_index(const Node& node) {
   for (size_t i = 1; i < node.outputs.size(); ++i) {
     if (node.outputs[i] && node.outputs[i]->opaque) return i;
@@ -34,252 +74,406 @@ std::optional<size_t> saved_index(const Node& node) {
   return std::nullopt;
 }
 
-// Vectors of one entry a channel, padding channels included, in the scratch after the partial sums.
+// The opaque bytes: mean and 1/sigma of every channel where live, then the bits of every piece.
 template <class T>
-struct ChannelVectors {
-  T* base;
-  int64_t channels;
-  T* operator[](int64_t i) const { return base + i * channels; }
+struct Saved {
+  Saved(const Node& node, const ChannelPasses& passes, const void* base)
+      : channels(is_live(node) ? passes.view().channels : 0),
+        stride(normalization_loops<T>().bit_bytes(passes.rows(), passes.view().width)),
+        bytes(checked_add(2 * channels * static_cast<int64_t>(sizeof(T)),
+                          has_bits(node) ? checked_mul(stride, passes.count()) : 0)),
+        mean(static_cast<T*>(const_cast<void*>(base))) {}
+
+  T* inverse() const { return mean + channels; }
+  uint8_t* bits(int64_t piece) const { return reinterpret_cast<uint8_t*>(mean + 2 * channels) + piece * stride; }
+
+  int64_t channels, stride, bytes;
+  T* mean;
 };
 
-constexpr int64_t vector_count = 4;
+// Vectors of one entry a channel, padding channels included, in the scratch after that of the passes.
+template <class T>
+struct ChannelVectors {
+  ChannelVectors(const ChannelPasses& passes, void* scratch)
+      : base(reinterpret_cast<T*>(static_cast<std::byte*>(scratch) + passes.scratch_bytes())),
+        channels(passes.padded_channels()) {}
+  static int64_t bytes(const ChannelPasses& passes, int64_t count) {
+    return checked_mul(count * static_cast<int64_t>(sizeof(T)), passes.padded_channels());
+  }
+  T* operator[](int64_t i) const { return base + i * channels; }
 
+  T* base;
+  int64_t channels;
+};
+
+// Both directions must find the same t: the activation has a kink.
+template <class T>
+T live_factor(T scale, T inverse) {
+  return static_cast<T>(static_cast<double>(scale) * static_cast<double>(inverse));
+}
+template <class T>
+T frozen_factor(T scale, T var, double epsilon) {
+  return scale / std::sqrt(var + static_cast<T>(epsilon));
+}
+
+// --- Forward ---
+
+constexpr int64_t forward_vectors = 3;
+
+// y = f((x - mean) factor + bias + residual), factor = scale / sqrt(var + epsilon). Live: mean and population variance
+// are the batch's; running' = running momentum + batch (1 - momentum).
+template <class T>
+struct Normalization {
+  ChannelPasses passes;
+  ChannelVectors<T> vectors;  // mean or, in the first pass, the shift; factor; bias
+  NormalizationLoops<T> loops;
+  NormalizedRows<T> rows;
+  Epilogue epilogue;
+  bool live, has_bits;
+  const T *scale, *bias, *mean, *var;
+  T *new_mean, *new_var;
+  std::optional<Saved<T>> saved;
+  double epsilon, momentum;
+
+  bool sums() const { return live; }
+  static bool goes_on() { return true; }
+
+  // Sums about one sample of each channel: no cancellation where the mean is large.
+  void begin(int64_t block) {
+    const ChannelView& view = passes.view();
+    if (!live) return;
+    for (int64_t v = 0; v < view.width; ++v)
+      vectors[0][block * view.width + v] = passes.values() > 0 ? rows.x[view.offset(0, block) + v] : T{0};
+  }
+
+  NormalizedRows<T> rows_of(const ChannelPiece& piece) const {
+    NormalizedRows<T> some = rows;
+    some.rows = piece.rows;
+    some.mean = vectors[0] + piece.channel;
+    some.factor = vectors[1] + piece.channel;
+    some.bias = vectors[2] + piece.channel;
+    some.x += piece.offset;
+    some.y += piece.offset;
+    if (some.residual) some.residual += piece.offset;
+    return some;
+  }
+
+  void first(const ChannelPiece& piece, int64_t, T* sums) const { loops.statistics(rows_of(piece), sums); }
+  void add(const T* sums, double* totals) const { loops.add(sums, 2 * rows.width, totals); }
+
+  void middle(int64_t block, const double* totals) const {
+    for (int64_t v = 0; v < rows.width; ++v) {
+      int64_t c = block * rows.width + v;
+      if (c >= passes.view().channels) vectors[0][c] = vectors[1][c] = vectors[2][c] = 0;
+      else if (live) give_live(c, totals[v], totals[rows.width + v]);
+      else give(c, mean[c], frozen_factor(scale[c], var[c], epsilon));
+    }
+  }
+
+  void give(int64_t c, T center, T factor) const {
+    vectors[0][c] = center;
+    vectors[1][c] = factor;
+    vectors[2][c] = bias[c];
+  }
+
+  void give_live(int64_t c, double sum, double sum_of_squares) const {
+    auto count = static_cast<double>(passes.values());
+    double offset = sum / count;
+    double batch_mean = static_cast<double>(vectors[0][c]) + offset;
+    double batch_var = std::max(sum_of_squares / count - offset * offset, 0.0);
+    auto inverse = static_cast<T>(1 / std::sqrt(batch_var + epsilon));
+    auto running = [&](T old, double batch) {
+      return static_cast<T>(static_cast<double>(old) * momentum + batch * (1 - momentum));
+    };
+    if (new_mean) new_mean[c] = running(mean[c], batch_mean);
+    if (new_var) new_var[c] = running(var[c], batch_var);
+    give(c, static_cast<T>(batch_mean), live_factor(scale[c], inverse));
+    if (!saved) return;
+    saved->mean[c] = vectors[0][c];
+    saved->inverse()[c] = inverse;
+  }
+
+  void second(const ChannelPiece& piece, int64_t number) const {
+    NormalizedRows<T> some = rows_of(piece);
+    if (has_bits) some.bits = saved->bits(number);
+    loops.normalize(some, epilogue);
+  }
+};
+
+template <class T>
 Settlement settle_normalization(const Node& node, const Settlement*) {
-  check_operands(node);
-  ChannelView view = channel_view(node, *node.inputs[0]);
-  int64_t slices = thread_count();
-  auto element = static_cast<int64_t>(size_of(kernel_dtype(node)));
+  check_operands(node, {in_scale, in_bias, in_mean, in_var}, {in_residual});
+  ChannelPasses passes(channel_view(node, *node.inputs[in_x]), sizeof(T), 1);
   Settlement settlement;
-  settlement.scratch_bytes =
-      checked_add(ChannelSums::scratch_bytes(view, slices), vector_count * element * view.padded_channels());
-  settlement.opaque_bytes.assign(node.outputs.size(), 2 * element * view.padded_channels());
-  bool backward = node.type == "BatchNormalizationGrad";
-  if (node.output(0)) settlement.in_place = {{0, backward ? 2 : 0}};
-  settlement.descriptor = slices;
+  settlement.scratch_bytes = checked_add(passes.scratch_bytes(), ChannelVectors<T>::bytes(passes, forward_vectors));
+  settlement.opaque_bytes.assign(node.outputs.size(), Saved<T>(node, passes, nullptr).bytes);
+  settlement.in_place = {{0, in_x}, {0, in_residual}};
+  settlement.descriptor = passes;
   return settlement;
 }
 
 template <class T>
-ChannelVectors<T> vectors_of(const ChannelView& view, const Binding& binding) {
-  int64_t slices = std::any_cast<int64_t>(binding.settlement->descriptor);
-  auto* after_sums = static_cast<std::byte*>(binding.scratch) + ChannelSums::scratch_bytes(view, slices);
-  return {reinterpret_cast<T*>(after_sums), view.padded_channels()};
-}
-
-ChannelSums sums_of(const ChannelView& view, const Binding& binding) {
-  return {view, binding.scratch, std::any_cast<int64_t>(binding.settlement->descriptor)};
-}
-
-// y[n,c,s] = (x[n,c,s] - mean[c]) factor[c] + bias[c]; all zero in padding channels.
-template <class T>
-void normalize(const ChannelView& view, const T* x, const T* mean, const T* factor, const T* bias, T* y) {
-  for_each_channel_element(view, [=](int64_t i, int64_t c) { y[i] = (x[i] - mean[c]) * factor[c] + bias[c]; });
-}
-
-// factor = scale / sqrt(var + epsilon)
-template <class T>
-Kernel prepare_frozen(const Node& node, const Binding& binding) {
-  ChannelView view = channel_view(node, *node.inputs[0]);
-  auto vectors = vectors_of<T>(view, binding);
-  const T *x = binding.in<T>(0), *scale = binding.in<T>(1), *bias = binding.in<T>(2), *mean = binding.in<T>(3),
-          *var = binding.in<T>(4);
-  T* y = binding.out<T>(0);
-  auto epsilon = static_cast<T>(epsilon_of(node));
-  return [=](Stream&) {
-    for (int64_t c = 0; c < view.padded_channels(); ++c) {
-      bool real = c < view.channels;
-      vectors[0][c] = real ? mean[c] : T{0};
-      vectors[1][c] = real ? scale[c] / std::sqrt(var[c] + epsilon) : T{0};
-      vectors[2][c] = real ? bias[c] : T{0};
-    }
-    normalize<T>(view, x, vectors[0], vectors[1], vectors[2], y);
-  };
-}
-
-// Statistics of the batch, population variance; running' = running momentum + batch (1 - momentum).
-template <class T>
-struct LiveNormalization {
-  ChannelView view;
-  ChannelSums sums;
-  ChannelVectors<T> vectors;
-  const T *x, *scale, *bias, *mean, *var;
-  T *y, *new_mean, *new_var, *saved;
-  double epsilon, momentum;
-
-  void operator()(Stream&) {
-    auto count = static_cast<double>(view.batch * view.spatial);
-    T* shift = vectors[0];
-    // Sums about one sample of each channel: no cancellation where the mean is large.
-    for (int64_t c = 0; c < view.padded_channels(); ++c) {
-      shift[c] = count > 0 ? x[view.offset(0, c / view.width) + c % view.width] : T{0};
-    }
-    sums.run<T>([x = x, shift](int64_t i, int64_t c) {
-      T d = x[i] - shift[c];
-      return std::pair<T, T>(d, d * d);
-    });
-    for (int64_t c = 0; c < view.padded_channels(); ++c) give_channel(c, count, shift);
-    normalize<T>(view, x, vectors[0], vectors[1], vectors[2], y);
-  }
-
-  void give_channel(int64_t c, double count, const T* shift) {
-    bool real = c < view.channels;
-    double offset = sums.first(c) / count;
-    double batch_mean = real ? static_cast<double>(shift[c]) + offset : 0;
-    double batch_var = std::max(sums.second(c) / count - offset * offset, 0.0);
-    double inverse = 1 / std::sqrt(batch_var + epsilon);
-    if (real && new_mean)
-      new_mean[c] = static_cast<T>(static_cast<double>(mean[c]) * momentum + batch_mean * (1 - momentum));
-    if (real && new_var)
-      new_var[c] = static_cast<T>(static_cast<double>(var[c]) * momentum + batch_var * (1 - momentum));
-    vectors[0][c] = static_cast<T>(batch_mean);
-    vectors[1][c] = real ? static_cast<T>(static_cast<double>(scale[c]) * inverse) : T{0};
-    vectors[2][c] = real ? bias[c] : T{0};
-    if (!saved) return;
-    saved[c] = static_cast<T>(batch_mean);
-    saved[view.padded_channels() + c] = real ? static_cast<T>(inverse) : T{0};
-  }
-};
-
-template <class T>
 Kernel prepare_normalization(const Node& node, const Binding& binding) {
-  if (!is_live(node)) return prepare_frozen<T>(node, binding);
-  ChannelView view = channel_view(node, *node.inputs[0]);
-  auto saved = saved_index(node);
-  auto statistic = [&](size_t i) { return node.output(i) && !node.outputs[i]->opaque ? binding.out<T>(i) : nullptr; };
-  return LiveNormalization<T>{view,
-                              sums_of(view, binding),
-                              vectors_of<T>(view, binding),
-                              binding.in<T>(0),
-                              binding.in<T>(1),
-                              binding.in<T>(2),
-                              binding.in<T>(3),
-                              binding.in<T>(4),
-                              binding.out<T>(0),
-                              statistic(1),
-                              statistic(2),
-                              saved ? binding.out<T>(*saved) : nullptr,
-                              epsilon_of(node),
-                              node.real("momentum", 0.9)};
+  auto passes = std::any_cast<ChannelPasses>(binding.settlement->descriptor);
+  auto index = saved_index(node);
+  auto saved = index ? std::optional(Saved<T>(node, passes, binding.out<T>(*index))) : std::nullopt;
+  bool live = is_live(node);
+  auto statistic = [&](size_t i) {
+    return live && node.output(i) && !node.outputs[i]->opaque ? binding.out<T>(i) : nullptr;
+  };
+  Activation activation = activation_of(node);
+  NormalizedRows<T> rows{.width = passes.view().width,
+                         .low = static_cast<T>(activation.low),
+                         .high = static_cast<T>(activation.high),
+                         .x = binding.in<T>(in_x),
+                         .residual = binding.in<T>(in_residual),
+                         .y = binding.out<T>(0)};
+  Normalization<T> work{.passes = passes,
+                        .vectors = {passes, binding.scratch},
+                        .loops = normalization_loops<T>(),
+                        .rows = rows,
+                        .epilogue = activation.epilogue,
+                        .live = live,
+                        .has_bits = has_bits(node) && saved,
+                        .scale = binding.in<T>(in_scale),
+                        .bias = binding.in<T>(in_bias),
+                        .mean = binding.in<T>(in_mean),
+                        .var = binding.in<T>(in_var),
+                        .new_mean = statistic(1),
+                        .new_var = statistic(2),
+                        .saved = saved,
+                        .epsilon = epsilon_of(node),
+                        .momentum = node.real("momentum", 0.9)};
+  return [work, scratch = binding.scratch](Stream&) mutable { work.passes.template run<T>(scratch, work); };
 }
 
-// h = (x - mean)/sigma:  dbias = sum dy,  dscale = sum dy h
-//   frozen: dx = scale/sigma dy       live: dx = scale/sigma (dy - dbias/count - h dscale/count)
+// --- Backward ---
+
+constexpr int64_t grad_vectors = 6;
+
+// h = (x - mean)/sigma, dt = dy f'(t):  dbias = sum dt,  dscale = sum dt h,  dresidual = dt
+//   frozen: dx = scale/sigma dt       live: dx = scale/sigma (dt - dbias/count - h dscale/count)
 template <class T>
 struct NormalizationGrad {
-  ChannelView view;
-  ChannelSums sums;
-  ChannelVectors<T> vectors;
-  const T *x, *scale, *dy, *mean, *var, *saved;  // mean and var where frozen, saved where live
-  T *dx, *dscale, *dbias;
+  ChannelPasses passes;
+  ChannelVectors<T> vectors;  // mean, factor, bias, then what dx is made of: slope, slope of x, offset
+  NormalizationLoops<T> loops;
+  NormalizedRowsGrad<T> rows;
+  Slope slope;
+  bool live;
+  const T *scale, *bias, *mean, *var;
+  T *dscale, *dbias;
+  std::optional<Saved<T>> saved;
   double epsilon;
 
-  void operator()(Stream&) {
-    int64_t padded = view.padded_channels();
-    T* center = vectors[0];
-    for (int64_t c = 0; c < padded; ++c) center[c] = saved ? saved[c] : c < view.channels ? mean[c] : T{0};
-    if (saved || dscale || dbias) {
-      sums.run<T>([x = x, dy = dy, center](int64_t i, int64_t c) {
-        return std::pair<T, T>(dy[i], dy[i] * (x[i] - center[c]));
-      });
-    }
-    for (int64_t c = 0; c < view.channels; ++c) give_channel(c);
-    for (int64_t c = view.channels; c < padded; ++c) vectors[1][c] = vectors[2][c] = vectors[3][c] = 0;
-    if (!dx) return;
-    const T *slope = vectors[1], *slope_x = vectors[2], *offset = vectors[3];
-    if (saved) {
-      for_each_channel_element(view, [=, x = x, dx = dx, dy = dy](int64_t i, int64_t c) {
-        dx[i] = dy[i] * slope[c] + (x[i] - center[c]) * slope_x[c] + offset[c];
-      });
-    } else {
-      for_each_channel_element(view, [=, dx = dx, dy = dy](int64_t i, int64_t c) { dx[i] = dy[i] * slope[c]; });
+  bool sums() const { return (live && rows.dx) || dscale || dbias || rows.dt; }
+  bool goes_on() const { return rows.dx; }
+
+  void begin(int64_t block) const {
+    for (int64_t v = 0; v < rows.width; ++v) {
+      int64_t c = block * rows.width + v;
+      bool real = c < passes.view().channels;
+      vectors[0][c] = !real ? T{0} : live ? saved->mean[c] : mean[c];
+      vectors[1][c] = !real  ? T{0}
+                      : live ? live_factor(scale[c], saved->inverse()[c])
+                             : frozen_factor(scale[c], var[c], epsilon);
+      vectors[2][c] = real && bias ? bias[c] : T{0};
     }
   }
 
-  void give_channel(int64_t c) {
-    double inverse = saved ? static_cast<double>(saved[view.padded_channels() + c])
-                           : 1 / std::sqrt(static_cast<double>(var[c]) + epsilon);
-    if (dscale) dscale[c] = static_cast<T>(sums.second(c) * inverse);
-    if (dbias) dbias[c] = static_cast<T>(sums.first(c));
-    double slope = static_cast<double>(scale[c]) * inverse;
-    vectors[1][c] = static_cast<T>(slope);
-    if (!saved) return;
-    auto count = static_cast<double>(view.batch * view.spatial);
-    vectors[2][c] = static_cast<T>(-slope * sums.second(c) * inverse * inverse / count);
-    vectors[3][c] = static_cast<T>(-slope * sums.first(c) / count);
+  NormalizedRowsGrad<T> rows_of(const ChannelPiece& piece, int64_t number) const {
+    NormalizedRowsGrad<T> some = rows;
+    some.rows = piece.rows;
+    some.mean = vectors[0] + piece.channel;
+    some.factor = vectors[1] + piece.channel;
+    some.bias = vectors[2] + piece.channel;
+    for (const T** operand : {&some.x, &some.dy, &some.more_dy}) {
+      if (*operand) *operand += piece.offset;
+    }
+    if (some.dt) some.dt += piece.offset;
+    if (some.dx) some.dx += piece.offset;
+    if (slope == Slope::bits) some.bits = saved->bits(number);
+    return some;
+  }
+
+  void first(const ChannelPiece& piece, int64_t number, T* sums) const {
+    loops.grad_sums(rows_of(piece, number), slope, sums);
+  }
+  void add(const T* sums, double* totals) const { loops.add(sums, 2 * rows.width, totals); }
+
+  void middle(int64_t block, const double* totals) const {
+    for (int64_t v = 0; v < rows.width; ++v) {
+      int64_t c = block * rows.width + v;
+      if (c < passes.view().channels) give(c, totals[v], totals[rows.width + v]);
+      else vectors[3][c] = vectors[4][c] = vectors[5][c] = 0;
+    }
+  }
+
+  void give(int64_t c, double sum, double sum_x) const {
+    double inverse =
+        live ? static_cast<double>(saved->inverse()[c]) : 1 / std::sqrt(static_cast<double>(var[c]) + epsilon);
+    if (dscale) dscale[c] = static_cast<T>(sum_x * inverse);
+    if (dbias) dbias[c] = static_cast<T>(sum);
+    double by_dt = static_cast<double>(scale[c]) * inverse;
+    auto count = static_cast<double>(passes.values());
+    vectors[3][c] = static_cast<T>(by_dt);
+    vectors[4][c] = static_cast<T>(-by_dt * sum_x * inverse * inverse / count);
+    vectors[5][c] = static_cast<T>(-by_dt * sum / count);
+  }
+
+  void second(const ChannelPiece& piece, int64_t number) const {
+    NormalizedRowsGrad<T> some = rows_of(piece, number);
+    some.slope = vectors[3] + piece.channel;
+    if (live) {
+      some.slope_x = vectors[4] + piece.channel;
+      some.offset = vectors[5] + piece.channel;
+    }
+    if (!some.dt) return loops.grad(some, slope);
+    some.dy = some.dt;
+    some.more_dy = nullptr;
+    loops.grad(some, Slope::one);
   }
 };
+
+// The bits lie as y did.
+std::vector<Candidate> propose_grad(const Node& node) {
+  if (!has_bits(node)) return propose_channelwise(node);
+  const Node* forward = node.inputs[of_saved]->producer;
+  Candidate candidate = propose_plain(node)[0];
+  for (size_t i : {of_dy, of_x, of_more_dy}) {
+    if (node.input(i)) candidate.inputs[i] = forward->outputs[0]->layout;
+  }
+  for (size_t i : {to_dx, to_dresidual}) {
+    if (node.output(i)) candidate.outputs[i] = forward->outputs[0]->layout;
+  }
+  return {candidate};
+}
+
+template <class T>
+Settlement settle_grad(const Node& node, const Settlement*) {
+  check_operands(node, {of_scale, of_bias, of_mean, of_var}, {of_x, of_more_dy});
+  ChannelPasses passes(channel_view(node, *node.inputs[of_dy]), sizeof(T), node.input(of_more_dy) ? 3 : 2);
+  Settlement settlement;
+  settlement.scratch_bytes = checked_add(passes.scratch_bytes(), ChannelVectors<T>::bytes(passes, grad_vectors));
+  for (int result : {to_dresidual, to_dx}) {
+    if (!node.output(static_cast<size_t>(result))) continue;
+    for (int operand : {of_dy, of_more_dy, of_x}) {
+      if (result == to_dx || operand != of_x) settlement.in_place.emplace_back(result, operand);
+    }
+  }
+  settlement.descriptor = passes;
+  return settlement;
+}
 
 template <class T>
 Kernel prepare_grad(const Node& node, const Binding& binding) {
-  ChannelView view = channel_view(node, *node.inputs[0]);
-  bool live = is_live(node);
-  return NormalizationGrad<T>{view,
-                              sums_of(view, binding),
-                              vectors_of<T>(view, binding),
-                              binding.in<T>(0),
-                              binding.in<T>(1),
-                              binding.in<T>(2),
-                              live ? nullptr : binding.in<T>(3),
-                              live ? nullptr : binding.in<T>(4),
-                              live ? binding.in<T>(3) : nullptr,
-                              binding.out<T>(0),
-                              binding.out<T>(1),
-                              binding.out<T>(2),
-                              epsilon_of(node)};
+  auto passes = std::any_cast<ChannelPasses>(binding.settlement->descriptor);
+  const void* saved = binding.in<void>(of_saved);
+  Activation activation = activation_of(node);
+  NormalizedRowsGrad<T> rows{.width = passes.view().width,
+                             .low = static_cast<T>(activation.low),
+                             .high = static_cast<T>(activation.high),
+                             .x = binding.in<T>(of_x),
+                             .dy = binding.in<T>(of_dy),
+                             .more_dy = binding.in<T>(of_more_dy),
+                             .dt = binding.out<T>(to_dresidual),
+                             .dx = binding.out<T>(to_dx)};
+  NormalizationGrad<T> work{.passes = passes,
+                            .vectors = {passes, binding.scratch},
+                            .loops = normalization_loops<T>(),
+                            .rows = rows,
+                            .slope = slope_of(node),
+                            .live = is_live(node),
+                            .scale = binding.in<T>(of_scale),
+                            .bias = binding.in<T>(of_bias),
+                            .mean = binding.in<T>(of_mean),
+                            .var = binding.in<T>(of_var),
+                            .dscale = binding.out<T>(to_dscale),
+                            .dbias = binding.out<T>(to_dbias),
+                            .saved = saved ? std::optional(Saved<T>(node, passes, saved)) : std::nullopt,
+                            .epsilon = epsilon_of(node)};
+  return [work, scratch = binding.scratch](Stream&) mutable { work.passes.template run<T>(scratch, work); };
 }
 
-// (x, scale, dy, mean, var | saved) -> dx, dscale, dbias
+void infer_like(Value* result, const Value& like) {
+  if (!result) return;
+  result->dtype = like.dtype;
+  result->ranked = true;
+  result->dims = like.dims;
+}
+
+void infer_activated(Node& node) {
+  infer_like(node.output(0), *node.inputs[in_x]);
+  infer_like(node.output(1), *node.inputs[in_mean]);
+  infer_like(node.output(2), *node.inputs[in_var]);
+}
+
 void infer_grad(Node& node) {
-  for (size_t i = 0; i < node.outputs.size(); ++i) {
-    Value* result = node.outputs[i];
-    if (!result) continue;
-    const Value* like = node.inputs[i == 0 ? 0 : 1];
-    result->dtype = like->dtype;
-    result->ranked = true;
-    result->dims = like->dims;
-  }
+  infer_like(node.output(to_dx), *node.inputs[of_dy]);
+  infer_like(node.output(to_dscale), *node.inputs[of_scale]);
+  infer_like(node.output(to_dbias), *node.inputs[of_scale]);
+  infer_like(node.output(to_dresidual), *node.inputs[of_dy]);
 }
 
 Vals differentiate_normalization(Gradient& g) {
   Node& node = g.node();
   if (g.dy(1) || g.dy(2)) throw UnsupportedError(node.where(), " has no gradient through its running statistics");
-  Attributes attributes = {{"epsilon", epsilon_of(node)}, {"training_mode", int64_t{is_live(node)}}};
-  Vals result(5);
-  if (is_live(node)) {
-    auto grads = g.grad_node("BatchNormalizationGrad", {g.x(0), g.x(1), g.dy(0), g.workspace()},
-                             {g.needs(0), g.needs(1), g.needs(2)}, attributes);
-    return {grads[0], grads[1], grads[2], {}, {}};
-  }
-  bool dmean = g.needs(3), dvar = g.needs(4);
-  auto grads = g.grad_node("BatchNormalizationGrad", {g.x(0), g.x(1), g.dy(0), g.x(3), g.x(4)},
-                           {g.needs(0), g.needs(1) || dvar, g.needs(2) || dmean}, attributes);
-  // y depends on mean as it does on bias, times -scale/sigma, and on var through 1/sigma.
-  Val variance = dmean || dvar ? g.x(4) + epsilon_of(node) : Val{};
-  result[0] = grads[0];
-  if (g.needs(1)) result[1] = grads[1];
-  if (g.needs(2)) result[2] = grads[2];
-  if (dmean) result[3] = -(grads[2] * g.x(1) / sqrt(variance));
-  if (dvar) result[4] = grads[1] * g.x(1) / variance * -0.5;
+  const bool live = is_live(node);
+  const bool dmean = !live && g.needs(in_mean), dvar = !live && g.needs(in_var);
+  const Epilogue epilogue = activation_of(node).epilogue;
+  Vals result(node.inputs.size());
+  // Without an activation the residual's gradient is that of y.
+  bool dresidual = g.needs(in_residual) && epilogue != Epilogue::none;
+  if (g.needs(in_residual) && !dresidual) result[in_residual] = g.dy(0);
+  bool dscale = g.needs(in_scale) || dvar, dbias = g.needs(in_bias) || dmean;
+  if (!g.needs(in_x) && !dscale && !dbias && !dresidual) return result;
+
+  // The slope of a clamp follows from x, unless there is a residual; bits save x where nothing else needs it.
+  bool statistics = (live && g.needs(in_x)) || dscale;
+  bool bits = epilogue == Epilogue::clamp && (node.input(in_residual) || !statistics);
+  bool from_x = epilogue != Epilogue::none && !bits;
+  if (bits) node.attributes["bits"] = int64_t{1};
+  Attributes attributes = node.attributes;
+  attributes.erase("momentum");
+  auto grads =
+      g.grad_node("BatchNormalizationGrad",
+                  {g.dy(0), statistics || from_x ? g.x(in_x) : Val{}, g.x(in_scale), from_x ? g.x(in_bias) : Val{},
+                   live ? Val{} : g.x(in_mean), live ? Val{} : g.x(in_var), live || bits ? g.workspace() : Val{}},
+                  {g.needs(in_x), dscale, dbias, dresidual}, attributes);
+  result[in_x] = grads[to_dx];
+  if (g.needs(in_scale)) result[in_scale] = grads[to_dscale];
+  if (g.needs(in_bias)) result[in_bias] = grads[to_dbias];
+  if (dresidual) result[in_residual] = grads[to_dresidual];
+  // t depends on mean as it does on bias, times -scale/sigma, and on var through 1/sigma.
+  Val variance = dmean || dvar ? g.x(in_var) + epsilon_of(node) : Val{};
+  if (dmean) result[in_mean] = -(grads[to_dbias] * g.x(in_scale) / sqrt(variance));
+  if (dvar) result[in_var] = grads[to_dscale] * g.x(in_scale) / variance * -0.5;
   return result;
 }
 
 template <class T>
 KernelFunctions forward_kernel() {
-  return {propose_channelwise, settle_normalization, prepare_normalization<T>};
+  return {propose_channelwise, settle_normalization<T>, prepare_normalization<T>};
 }
 template <class T>
 KernelFunctions grad_kernel() {
-  return {propose_channelwise, settle_normalization, prepare_grad<T>};
+  return {propose_grad, settle_grad<T>, prepare_grad<T>};
 }
 
 }  // namespace
 
 std::vector<Op> batch_normalization_ops() {
+  std::vector<KernelEntry> forward = {{DTypes::f32, forward_kernel<float>()}, {DTypes::f64, forward_kernel<double>()}};
   return {{.type = "BatchNormalization",
-           .cpu = {{DTypes::f32, forward_kernel<float>()}, {DTypes::f64, forward_kernel<double>()}},
+           .cpu = forward,
            .differentiate = differentiate_normalization,
            .parameter_slots = {1, 2},
            .statistic_slots = {3, 4}},
+          {.type = "BatchNormalizationActivation",
+           .domain = "graft",
+           .infer = infer_activated,
+           .cpu = forward,
+           .differentiate = differentiate_normalization},
           {.type = "BatchNormalizationGrad",
            .domain = "graft",
            .infer = infer_grad,

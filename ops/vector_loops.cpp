@@ -125,9 +125,9 @@ HWY_INLINE V hard_sigmoid_slope(V inner, V dy) {
   return hn::IfThenElseZero(hn::And(hn::Gt(inner, zero()), hn::Lt(inner, one())), dy);
 }
 GRAFT_GRAD(HardSigmoidGrad, hn::Mul(a, hard_sigmoid_slope(hn::MulAdd(a, s, b), dy)))
-// (x h(x))' = h(x) + x h'(x), h the hard sigmoid
+// (x h(x))' = h(x) + x h'(x), h the hard sigmoid; x may be infinite
 GRAFT_GRAD(HardSwishGrad, hn::MulAdd(dy, clamp01(hn::MulAdd(a, s, b)),
-                                     hn::Mul(hn::Mul(a, s), hard_sigmoid_slope(hn::MulAdd(a, s, b), dy))))
+                                     hard_sigmoid_slope(hn::MulAdd(a, s, b), hn::Mul(hn::Mul(a, s), dy))))
 #undef GRAFT_GRAD
 
 template <class F>

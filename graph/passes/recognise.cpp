@@ -351,6 +351,9 @@ std::map<std::string, int> recognise(Graph& graph, const std::set<std::string>& 
     }
   }
   graph.set_provenance(before);
+  if (!disabled.count("normalization_activation")) {
+    if (int count = extend_normalization(graph)) found["normalization_activation"] = count;
+  }
   return found;
 }
 

@@ -1,0 +1,353 @@
+#include "ops/normalization_loops.h"
+
+// As in vector_loops.cpp; instruction sets whose vectors have no size are out, since structures hold some.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_RVV)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/normalization_loops.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Vectors of a stretch of rows: `steps` of them, `stride` elements apart, from element `at` on. Their lanes are
+// neighbouring channels from `channel` on or, `along` the rows of a single channel, all of that one.
+struct Span {
+  int64_t channel, steps, stride, at;
+};
+
+template <bool along, class D>
+HWY_INLINE hn::Vec<D> channels(D d, const hn::TFromD<D>* vector, const Span& span) {
+  if constexpr (along) return hn::Set(d, *vector);
+  else return hn::LoadU(d, vector + span.channel);
+}
+
+template <bool along, class D>
+HWY_INLINE void give_sum(D d, hn::Vec<D> sum, hn::TFromD<D>* to, const Span& span) {
+  if constexpr (along) *to += hn::GetLane(hn::SumOfLanes(d, sum));
+  else hn::StoreU(sum, d, to + span.channel);
+}
+
+// Lets a body run over all elements of the rows. Whole vectors first; a rest of the channels takes smaller ones.
+template <class Body>
+HWY_INLINE void walk(Body& body, int64_t rows, int64_t width) {
+  using T = typename Body::Element;
+  const hn::ScalableTag<T> whole;
+  const hn::CappedTag<T, 4> small;
+  const hn::CappedTag<T, 1> one;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(whole));
+  const auto few = static_cast<int64_t>(hn::Lanes(small));
+  if (width == 1) {
+    int64_t steps = rows / lanes;
+    body.template run<true>(whole, {0, steps, lanes, 0});
+    body.template run<true>(one, {0, rows - steps * lanes, 1, steps * lanes});
+    return;
+  }
+  int64_t c = 0;
+  for (; c + lanes <= width; c += lanes) body.template run<false>(whole, {c, rows, width, c});
+  for (; c + few <= width; c += few) body.template run<false>(small, {c, rows, width, c});
+  for (; c < width; ++c) body.template run<false>(one, {c, rows, width, c});
+}
+
+constexpr int64_t bytes_of_bits(int64_t lanes) { return (lanes + 7) / 8; }
+
+template <class T>
+int64_t bit_bytes(int64_t rows, int64_t width) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(hn::ScalableTag<T>()));
+  const auto few = static_cast<int64_t>(hn::Lanes(hn::CappedTag<T, 4>()));
+  // Highway may touch 8 bytes wherever it writes some.
+  constexpr int64_t reach = 8;
+  if (width == 1) return rows / lanes * bytes_of_bits(lanes) + rows % lanes + reach;
+  int64_t rest = width % lanes;
+  return rows * (width / lanes * bytes_of_bits(lanes) + rest / few + rest % few) + reach;
+}
+
+// --- Epilogues ---
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V clamp(V t, V low, V high) {
+  V raised = hn::IfThenElse(hn::Lt(t, low), low, t);
+  return hn::IfThenElse(hn::Gt(raised, high), high, raised);
+}
+
+template <class V>
+HWY_INLINE auto is_inside(V t, V low, V high) {
+  return hn::And(hn::Gt(t, low), hn::Not(hn::Ge(t, high)));
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V hard_sigmoid(D d, V inner) {
+  return clamp<D>(inner, hn::Zero(d), hn::Set(d, 1));
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V hard_swish(D d, V t) {
+  using T = hn::TFromD<D>;
+  return hn::Mul(t, hard_sigmoid(d, hn::MulAdd(t, hn::Set(d, static_cast<T>(1.0 / 6)), hn::Set(d, T(0.5)))));
+}
+
+// dt = dy (h + t/6 inside), h the hard sigmoid
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V hard_swish_grad(D d, V dy, V t) {
+  using T = hn::TFromD<D>;
+  V sixth = hn::Set(d, static_cast<T>(1.0 / 6));
+  V inner = hn::MulAdd(t, sixth, hn::Set(d, T(0.5)));
+  auto inside = hn::And(hn::Gt(inner, hn::Zero(d)), hn::Lt(inner, hn::Set(d, T(1))));
+  return hn::MulAdd(dy, hard_sigmoid(d, inner), hn::IfThenElseZero(inside, hn::Mul(hn::Mul(sixth, t), dy)));
+}
+
+// Bodies hold copies of the rows: pointers behind a reference would be read again after every store.
+
+// --- Forward ---
+
+// Four sums side by side hide the latency of additions.
+template <class T>
+struct Statistics {
+  using Element = T;
+  const NormalizedRows<T> r;
+  T* sums;
+
+  template <class V>
+  static HWY_INLINE void add(V x, V mean, V& a, V& b) {
+    V d = hn::Sub(x, mean);
+    a = hn::Add(a, d);
+    b = hn::MulAdd(d, d, b);
+  }
+
+  template <bool along, class D>
+  HWY_INLINE void run(D d, const Span& span) {
+    using V = hn::Vec<D>;
+    const V mean = channels<along>(d, r.mean, span);
+    V a0 = hn::Zero(d), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+    const T* x = r.x + span.at;
+    const int64_t stride = span.stride;
+    int64_t k = 0;
+    for (; k + 4 <= span.steps; k += 4, x += 4 * stride) {
+      add<V>(hn::LoadU(d, x), mean, a0, b0);
+      add<V>(hn::LoadU(d, x + stride), mean, a1, b1);
+      add<V>(hn::LoadU(d, x + 2 * stride), mean, a2, b2);
+      add<V>(hn::LoadU(d, x + 3 * stride), mean, a3, b3);
+    }
+    for (; k < span.steps; ++k, x += stride) add<V>(hn::LoadU(d, x), mean, a0, b0);
+    give_sum<along>(d, hn::Add(hn::Add(a0, a1), hn::Add(a2, a3)), sums, span);
+    give_sum<along>(d, hn::Add(hn::Add(b0, b1), hn::Add(b2, b3)), sums + r.width, span);
+  }
+};
+
+template <class T>
+void statistics(const NormalizedRows<T>& r, T* sums) {
+  if (r.width == 1) sums[0] = sums[1] = 0;
+  Statistics<T> body{r, sums};
+  walk(body, r.rows, r.width);
+}
+
+template <class T, Epilogue epilogue, bool residual, bool bits>
+struct Normalization {
+  using Element = T;
+  const NormalizedRows<T> r;
+  uint8_t* to_bits;
+
+  template <bool along, class D>
+  HWY_INLINE void run(D d, const Span& span) {
+    using V = hn::Vec<D>;
+    const V mean = channels<along>(d, r.mean, span);
+    const V factor = channels<along>(d, r.factor, span);
+    const V bias = channels<along>(d, r.bias, span);
+    const V low = hn::Set(d, r.low), high = hn::Set(d, r.high);
+    int64_t i = span.at;
+    for (int64_t k = 0; k < span.steps; ++k, i += span.stride) {
+      V t = hn::MulAdd(hn::Sub(hn::LoadU(d, r.x + i), mean), factor, bias);
+      if constexpr (residual) t = hn::Add(t, hn::LoadU(d, r.residual + i));
+      if constexpr (bits) to_bits += hn::StoreMaskBits(d, is_inside(t, low, high), to_bits);
+      if constexpr (epilogue == Epilogue::clamp) t = clamp<D>(t, low, high);
+      if constexpr (epilogue == Epilogue::hard_swish) t = hard_swish(d, t);
+      hn::StoreU(t, d, r.y + i);
+    }
+  }
+};
+
+template <class T, Epilogue epilogue, bool residual, bool bits>
+void normalize_with(const NormalizedRows<T>& r) {
+  Normalization<T, epilogue, residual, bits> body{r, r.bits};
+  walk(body, r.rows, r.width);
+}
+
+template <class T>
+void normalize(const NormalizedRows<T>& r, Epilogue epilogue) {
+  if (epilogue == Epilogue::hard_swish) return normalize_with<T, Epilogue::hard_swish, false, false>(r);
+  if (epilogue == Epilogue::none && r.residual) return normalize_with<T, Epilogue::none, true, false>(r);
+  if (epilogue == Epilogue::none) return normalize_with<T, Epilogue::none, false, false>(r);
+  if (r.residual && r.bits) return normalize_with<T, Epilogue::clamp, true, true>(r);
+  if (r.residual) return normalize_with<T, Epilogue::clamp, true, false>(r);
+  if (r.bits) return normalize_with<T, Epilogue::clamp, false, true>(r);
+  normalize_with<T, Epilogue::clamp, false, false>(r);
+}
+
+// --- Backward ---
+
+// dt and x - mean, element by element.
+template <class T, Slope slope, bool along, class D>
+struct Incoming {
+  using V = hn::Vec<D>;
+  const NormalizedRowsGrad<T>& r;
+  const V mean, factor, bias, low, high;
+
+  HWY_INLINE Incoming(D d, const NormalizedRowsGrad<T>& rows, const Span& span)
+      : r(rows),
+        mean(vector(d, rows.mean, span)),
+        factor(vector(d, rows.factor, span)),
+        bias(vector(d, rows.bias, span)),
+        low(hn::Set(d, rows.low)),
+        high(hn::Set(d, rows.high)) {}
+
+  static HWY_INLINE V vector(D d, const T* of, const Span& span) {
+    return of ? channels<along>(d, of, span) : hn::Zero(d);
+  }
+
+  HWY_INLINE V centred(D d, int64_t i) const { return hn::Sub(hn::LoadU(d, r.x + i), mean); }
+
+  HWY_INLINE V dt(D d, int64_t i, V x, const uint8_t*& bits) const {
+    V dy = hn::LoadU(d, r.dy + i);
+    if (r.more_dy) dy = hn::Add(dy, hn::LoadU(d, r.more_dy + i));
+    if constexpr (slope == Slope::clamp)
+      return hn::IfThenElseZero(is_inside(hn::MulAdd(x, factor, bias), low, high), dy);
+    if constexpr (slope == Slope::hard_swish) return hard_swish_grad(d, dy, hn::MulAdd(x, factor, bias));
+    if constexpr (slope == Slope::bits) {
+      auto inside = hn::LoadMaskBits(d, bits);
+      bits += bytes_of_bits(static_cast<int64_t>(hn::Lanes(d)));
+      return hn::IfThenElseZero(inside, dy);
+    }
+    return dy;
+  }
+};
+
+template <class T, Slope slope>
+struct GradSums {
+  using Element = T;
+  const NormalizedRowsGrad<T> r;
+  T* sums;
+  const uint8_t* bits;
+
+  template <bool along, class D>
+  HWY_INLINE void run(D d, const Span& span) {
+    using V = hn::Vec<D>;
+    const Incoming<T, slope, along, D> in(d, r, span);
+    V a0 = hn::Zero(d), a1 = a0, b0 = a0, b1 = a0;
+    int64_t i = span.at;
+    int64_t k = 0;
+    for (; k + 2 <= span.steps; k += 2, i += 2 * span.stride) {
+      add(d, in, i, a0, b0);
+      add(d, in, i + span.stride, a1, b1);
+    }
+    if (k < span.steps) add(d, in, i, a0, b0);
+    give_sum<along>(d, hn::Add(a0, a1), sums, span);
+    give_sum<along>(d, hn::Add(b0, b1), sums + r.width, span);
+  }
+
+  template <class In, class D, class V>
+  HWY_INLINE void add(D d, const In& in, int64_t i, V& a, V& b) {
+    const V x = r.x ? in.centred(d, i) : hn::Zero(d);
+    const V dt = in.dt(d, i, x, bits);
+    if (r.dt) hn::StoreU(dt, d, r.dt + i);
+    a = hn::Add(a, dt);
+    b = hn::MulAdd(dt, x, b);
+  }
+};
+
+template <class T, Slope slope>
+void grad_sums_with(const NormalizedRowsGrad<T>& r, T* sums) {
+  if (r.width == 1) sums[0] = sums[1] = 0;
+  GradSums<T, slope> body{r, sums, r.bits};
+  walk(body, r.rows, r.width);
+}
+
+template <class T>
+void grad_sums(const NormalizedRowsGrad<T>& r, Slope slope, T* sums) {
+  switch (slope) {
+    case Slope::one: return grad_sums_with<T, Slope::one>(r, sums);
+    case Slope::clamp: return grad_sums_with<T, Slope::clamp>(r, sums);
+    case Slope::hard_swish: return grad_sums_with<T, Slope::hard_swish>(r, sums);
+    case Slope::bits: return grad_sums_with<T, Slope::bits>(r, sums);
+  }
+}
+
+template <class T, Slope slope, bool live>
+struct Grad {
+  using Element = T;
+  const NormalizedRowsGrad<T> r;
+  const uint8_t* bits;
+
+  template <bool along, class D>
+  HWY_INLINE void run(D d, const Span& span) {
+    using V = hn::Vec<D>;
+    constexpr bool reads_x = live || slope == Slope::clamp || slope == Slope::hard_swish;
+    const Incoming<T, slope, along, D> in(d, r, span);
+    const V by_dt = channels<along>(d, r.slope, span);
+    const V by_x = in.vector(d, r.slope_x, span);
+    const V offset = in.vector(d, r.offset, span);
+    int64_t i = span.at;
+    for (int64_t k = 0; k < span.steps; ++k, i += span.stride) {
+      V x = hn::Zero(d);
+      if constexpr (reads_x) x = in.centred(d, i);
+      V dx = hn::Mul(in.dt(d, i, x, bits), by_dt);
+      if constexpr (live) dx = hn::MulAdd(x, by_x, hn::Add(dx, offset));
+      hn::StoreU(dx, d, r.dx + i);
+    }
+  }
+};
+
+template <class T, Slope slope>
+void grad_with(const NormalizedRowsGrad<T>& r) {
+  if (r.slope_x) {
+    Grad<T, slope, true> body{r, r.bits};
+    walk(body, r.rows, r.width);
+  } else {
+    Grad<T, slope, false> body{r, r.bits};
+    walk(body, r.rows, r.width);
+  }
+}
+
+template <class T>
+void grad(const NormalizedRowsGrad<T>& r, Slope slope) {
+  switch (slope) {
+    case Slope::one: return grad_with<T, Slope::one>(r);
+    case Slope::clamp: return grad_with<T, Slope::clamp>(r);
+    case Slope::hard_swish: return grad_with<T, Slope::hard_swish>(r);
+    case Slope::bits: return grad_with<T, Slope::bits>(r);
+  }
+}
+
+template <class T>
+void add(const T* sums, int64_t count, double* totals) {
+  for (int64_t i = 0; i < count; ++i) totals[i] += static_cast<double>(sums[i]);
+}
+
+template <class T>
+const NormalizationLoops<T>* loops() {
+  static constexpr NormalizationLoops<T> all{statistics<T>, normalize<T>, grad_sums<T>, grad<T>, add<T>, bit_bytes<T>};
+  return &all;
+}
+const NormalizationLoops<float>* loops_f32() { return loops<float>(); }
+const NormalizationLoops<double>* loops_f64() { return loops<double>(); }
+
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace graft {
+
+HWY_EXPORT(loops_f32);
+HWY_EXPORT(loops_f64);
+
+template <>
+const NormalizationLoops<float>& normalization_loops<float>() {
+  return *HWY_DYNAMIC_DISPATCH(loops_f32)();
+}
+template <>
+const NormalizationLoops<double>& normalization_loops<double>() {
+  return *HWY_DYNAMIC_DISPATCH(loops_f64)();
+}
+
+}  // namespace graft
+#endif
