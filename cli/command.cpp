@@ -130,6 +130,14 @@ std::vector<FreeDim> free_dims(const Graph& graph) {
   return free;
 }
 
+std::set<std::string> batch_names(const Graph& graph, const std::map<std::string, int64_t>& sizes) {
+  std::set<std::string> names;
+  for (const FreeDim& free : free_dims(graph)) {
+    if (free.axis == 0 && !sizes.count(free.name)) names.insert(free.name);
+  }
+  return names;
+}
+
 std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::string, int64_t>& sizes,
                                       std::optional<int64_t> otherwise) {
   std::map<std::string, Dims> dims;
@@ -157,6 +165,12 @@ std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::st
     if (bytes > 0x1p62) throw UsageError("--dim: input \"", name, "\" of ", shape, " is too large");
   }
   return dims;
+}
+
+std::string scaled(double value, double step, const std::vector<std::string>& prefixes) {
+  size_t i = 0;
+  for (; value >= step && i + 1 < prefixes.size(); ++i) value /= step;
+  return fmt::format("{:.{}f} {}", value, i ? 2 : 0, prefixes[i]);
 }
 
 void print_result(std::string_view result) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,6 +44,8 @@ struct FreeDim {
   size_t axis = 0;
 };
 std::vector<FreeDim> free_dims(const Graph& graph);
+// Names of the free dimensions that are the batch: those of a first axis that `sizes` leaves open.
+std::set<std::string> batch_names(const Graph& graph, const std::map<std::string, int64_t>& sizes);
 
 // NAME=N texts. UsageError for what is not of that form, negative sizes and repeated names.
 std::map<std::string, int64_t> parse_dims(const std::vector<std::string>& texts);
@@ -51,6 +54,9 @@ std::map<std::string, int64_t> parse_dims(const std::vector<std::string>& texts)
 // `otherwise` is given, for inputs without a rank.
 std::map<std::string, Dims> bind_dims(const Graph& graph, const std::map<std::string, int64_t>& sizes,
                                       std::optional<int64_t> otherwise = {});
+
+// 1536 of step 1024 is "1.50 Ki".
+std::string scaled(double value, double step, const std::vector<std::string>& prefixes);
 
 // Results go to stdout at the end, when the verb has succeeded. Control characters, which hostile names may hold, are
 // shown as \xNN. A reader that has closed its end is no error; DeviceError when the system refuses.

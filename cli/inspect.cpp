@@ -108,9 +108,7 @@ class SessionReport {
   void bind_free_dims() {
     constexpr int64_t assumption = 64;
     sizes_ = parse_dims(options_.dims);
-    for (const FreeDim& free : free_dims(session_.graph())) {
-      if (free.axis == 0 && !sizes_.count(free.name)) batch_names_.insert(free.name);
-    }
+    batch_names_ = batch_names(session_.graph(), sizes_);
     for (const FreeDim& free : free_dims(session_.graph())) {
       if (!sizes_.count(free.name) && !batch_names_.count(free.name)) assumed_[free.name] = assumption;
     }
@@ -196,13 +194,6 @@ class SessionReport {
   std::set<std::string> batch_names_;
   std::vector<int64_t> batches_;
 };
-
-// 1536 of step 1024 is "1.50 Ki".
-std::string scaled(double value, double step, const std::vector<std::string>& prefixes) {
-  size_t i = 0;
-  for (; value >= step && i + 1 < prefixes.size(); ++i) value /= step;
-  return fmt::format("{:.{}f} {}", value, i ? 2 : 0, prefixes[i]);
-}
 
 std::string type_text(const Json& value) {
   std::string dims;

@@ -25,24 +25,24 @@ std::vector<std::string> flag_names(const CLI::App& verb) {
 }
 
 // What the parser could not place comes first: a misspelt flag is more often the mistake than the one it leaves
-// missing.
-[[noreturn]] void refuse(const CLI::App& app, const CLI::ParseError& error) {
+// missing. `app` is the command or a verb, called `name`.
+[[noreturn]] void refuse(const CLI::App& app, const std::string& name, const CLI::ParseError& error) {
   std::vector<CLI::App*> parsed = app.get_subcommands();
-  if (parsed.empty()) {
-    std::vector<std::string> extras = app.remaining();
-    std::vector<std::string> verbs = verb_names(app);
-    if (extras.empty()) throw UsageError("no verb given: ", CLI::detail::join(verbs, ", "), " (see graft --help)");
-    if (extras[0].starts_with('-')) throw UsageError("unknown flag ", extras[0], " before the verb (see graft --help)");
+  std::vector<std::string> verbs = verb_names(app);
+  std::vector<std::string> extras = app.remaining();
+  std::string help = cat(" (see ", name, " --help)");
+  if (!parsed.empty()) refuse(*parsed[0], name + ' ' + parsed[0]->get_name(), error);
+  if (!verbs.empty()) {
+    if (extras.empty()) throw UsageError("no verb given: ", CLI::detail::join(verbs, ", "), help);
+    if (extras[0].starts_with('-')) throw UsageError("unknown flag ", extras[0], " before the verb", help);
     throw UsageError("unknown verb \"", extras[0], "\"; nearest: ", nearest_names(extras[0], verbs, 1).at(0));
   }
-  const CLI::App& verb = *parsed[0];
-  std::string help = cat(" (see graft ", verb.get_name(), " --help)");
-  std::vector<std::string> extras = verb.remaining();
-  if (extras.empty()) throw UsageError(verb.get_name(), ": ", error.what(), help);
-  if (!extras[0].starts_with('-')) throw UsageError(verb.get_name(), ": unexpected argument \"", extras[0], '"', help);
+  std::string verb = name.substr(name.find(' ') + 1);
+  if (extras.empty()) throw UsageError(verb, ": ", error.what(), help);
+  if (!extras[0].starts_with('-')) throw UsageError(verb, ": unexpected argument \"", extras[0], '"', help);
   std::string flag = extras[0].substr(0, extras[0].find('='));
-  throw UsageError(verb.get_name(), ": unknown flag ", flag,
-                   "; nearest: ", CLI::detail::join(nearest_names(flag, flag_names(verb)), ", "), help);
+  throw UsageError(verb, ": unknown flag ", flag,
+                   "; nearest: ", CLI::detail::join(nearest_names(flag, flag_names(app)), ", "), help);
 }
 
 int run(int argc, char** argv) {
@@ -58,6 +58,7 @@ int run(int argc, char** argv) {
   add_train(app);
   add_evaluate(app);
   add_predict(app);
+  add_bench(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -65,7 +66,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::CallForVersion& version) {
     print_result(std::string(version.what()) + '\n');
   } catch (const CLI::ParseError& error) {
-    refuse(app, error);
+    refuse(app, "graft", error);
   }
   return 0;
 }

@@ -1,15 +1,12 @@
 // graft run: the forward pass of a model, and gradients of its outputs.
 #include <spdlog/spdlog.h>
 
-#include <cmath>
-#include <numbers>
-
 #include "cli/command.h"
 #include "cli/verbs.h"
-#include "graph/philox.h"
 #include "importers/data/npz.h"
 #include "runtime/clock.h"
 #include "runtime/model_session.h"
+#include "runtime/synthetic_inputs.h"
 
 namespace graft {
 namespace {
@@ -52,23 +49,6 @@ Tensor as_wanted(const std::string& where, const Tensor& given, DType dtype, con
   if ((given.dtype() != dtype && !widens) || given.dims() != dims)
     throw DataError(where, " must be ", dtype, dims, ", got ", given.dtype(), given.dims());
   return widens ? given.cast(dtype) : given;
-}
-
-// The element `index` of a stream of standard normal numbers (Box and Muller).
-float normal(const Philox& random, uint64_t index) {
-  auto radius = std::sqrt(-2 * std::log(1 - random.uniform(2 * index)));
-  return radius * std::cos(2 * std::numbers::pi_v<float> * random.uniform(2 * index + 1));
-}
-
-Tensor random_tensor(const Value& input, uint64_t seed) {
-  Philox random(seed, input.name);
-  Tensor tensor = Tensor::uninitialized(DType::f32, input.dims);
-  auto* x = tensor.data<float>();
-  for (int64_t i = 0; i < tensor.count(); ++i) {
-    auto index = static_cast<uint64_t>(i);
-    x[i] = is_float(input.dtype) ? normal(random, index) : std::floor(2 * random.uniform(index));
-  }
-  return input.dtype == DType::f32 ? tensor : tensor.cast(input.dtype);
 }
 
 class Run {
@@ -130,8 +110,10 @@ class Run {
     for (const Value* input : model_inputs()) {
       const Value& slot = *program.graph().find(input->name);
       if (!filled()) program.set_input(input->name, inputs_.at(input->name));
-      else if (options_.inputs == "random") program.set_input(input->name, random_tensor(slot, options_.seed));
-      else program.set_input(input->name, Tensor(slot.dtype, slot.dims));
+      else if (options_.inputs != "random") program.set_input(input->name, Tensor(slot.dtype, slot.dims));
+      else if (is_float(slot.dtype))
+        program.set_input(input->name, random_normal(slot.dtype, slot.dims, input->name, options_.seed));
+      else program.set_input(input->name, random_integers(slot.dtype, slot.dims, 2, input->name, options_.seed));
     }
     if (!options_.cotangents.empty()) set_cotangents(program);
   }

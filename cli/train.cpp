@@ -96,8 +96,7 @@ class TrainRun {
     }
     if (config_.model.empty()) throw UsageError("--model is missing: the .onnx file to fine-tune");
     if (config_.data.empty()) throw UsageError("--data is missing: what to train on");
-    if (config_.dtype != "f32") throw UnsupportedError("--dtype ", config_.dtype, ": training is in f32 so far");
-    if (config_.device != "cpu") throw UnsupportedError("--device ", config_.device, ": training is on cpu so far");
+    config_.check_device();
   }
 
   void open_model() {

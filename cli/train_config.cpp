@@ -91,6 +91,11 @@ TrainConfig::TrainConfig() {
   add("classes", &classes, "Names of the classes in the order of the model's outputs", "NAME");
 }
 
+void TrainConfig::check_device() const {
+  if (dtype != "f32") throw UnsupportedError("--dtype ", dtype, ": training is in f32 so far");
+  if (device != "cpu") throw UnsupportedError("--device ", device, ": training is on cpu so far");
+}
+
 LossOptions TrainConfig::loss_options() const {
   LossOptions options;
   options.type = loss_type(loss);

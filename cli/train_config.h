@@ -38,6 +38,8 @@ struct TrainConfig {
 
   Settings settings;
 
+  // UnsupportedError for a dtype and a device that training does not know yet.
+  void check_device() const;
   LossOptions loss_options() const;
   TrainerOptions trainer_options() const;
   DatasetOptions dataset_options(const Session& session) const;

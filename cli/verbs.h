@@ -11,5 +11,6 @@ void add_run(CLI::App& app);
 void add_train(CLI::App& app);
 void add_evaluate(CLI::App& app);
 void add_predict(CLI::App& app);
+void add_bench(CLI::App& app);
 
 }  // namespace graft

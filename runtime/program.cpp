@@ -110,6 +110,14 @@ void Program::prepare() {
   segments_.push_back(std::move(segment));
 }
 
+std::vector<const Node*> Program::step_nodes() const {
+  std::vector<const Node*> nodes;
+  for (const Segment& segment : segments_) {
+    for (const Step& step : segment.step) nodes.push_back(step.node);
+  }
+  return nodes;
+}
+
 bool Program::has_input(const std::string& name) const {
   const Value* value = graph_->find(name);
   return value && value->role == Role::input;

@@ -75,6 +75,9 @@ class Program {
 
   const Graph& graph() const { return *graph_; }
   const MemoryPlan& plan() const { return plan_; }
+  const Settlements& settlements() const { return settlements_; }
+  // The nodes whose kernels a step runs, in order: views have none.
+  std::vector<const Node*> step_nodes() const;
   const Counters& counters() const { return counters_; }
   void set_timing_hook(TimingHook hook) { timing_ = std::move(hook); }
   // A segment per device and shape key; static models have one.

@@ -1,0 +1,88 @@
+#include "runtime/device/cpu/peak_loops.h"
+
+// Compiled once for every instruction set.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "runtime/device/cpu/peak_loops.cpp"
+#include <hwy/cache_control.h>
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Twelve sums: two units of four cycles' latency want eight, and with two operands all fit the 16 registers of AVX2.
+// Everything stays in [0, 1], so that no unit is slowed by infinities or denormals.
+template <class T>
+HWY_INLINE double multiply_add(int64_t rounds, volatile T& sink) {
+  const hn::ScalableTag<T> d;
+  const auto half = hn::Set(d, static_cast<T>(0.5));
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0;
+  auto s6 = s0, s7 = s0, s8 = s0, s9 = s0, s10 = s0, s11 = s0;
+  for (int64_t i = 0; i < rounds; ++i) {
+    s0 = hn::MulAdd(s0, half, half);
+    s1 = hn::MulAdd(s1, half, half);
+    s2 = hn::MulAdd(s2, half, half);
+    s3 = hn::MulAdd(s3, half, half);
+    s4 = hn::MulAdd(s4, half, half);
+    s5 = hn::MulAdd(s5, half, half);
+    s6 = hn::MulAdd(s6, half, half);
+    s7 = hn::MulAdd(s7, half, half);
+    s8 = hn::MulAdd(s8, half, half);
+    s9 = hn::MulAdd(s9, half, half);
+    s10 = hn::MulAdd(s10, half, half);
+    s11 = hn::MulAdd(s11, half, half);
+  }
+  const auto even = hn::Add(hn::Add(hn::Add(s0, s2), hn::Add(s4, s6)), hn::Add(s8, s10));
+  const auto odd = hn::Add(hn::Add(hn::Add(s1, s3), hn::Add(s5, s7)), hn::Add(s9, s11));
+  sink = hn::GetLane(hn::Add(even, odd));
+  constexpr double sums = 12;
+  return 2 * sums * static_cast<double>(rounds) * static_cast<double>(hn::Lanes(d));
+}
+
+double multiply_add_f32(int64_t rounds) {
+  volatile float sink = 0;
+  return multiply_add(rounds, sink);
+}
+
+double multiply_add_f64(int64_t rounds) {
+  volatile double sink = 0;
+  return multiply_add(rounds, sink);
+}
+
+void triad(float* a, const float* b, const float* c, int64_t count, bool streaming) {
+  const hn::ScalableTag<float> d;
+  const auto s = hn::Set(d, 0.5F);
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  if (streaming) {
+    for (; i + lanes <= count; i += lanes)
+      hn::Stream(hn::MulAdd(s, hn::LoadU(d, c + i), hn::LoadU(d, b + i)), d, a + i);
+    hwy::FlushStream();
+  } else {
+    for (; i + lanes <= count; i += lanes)
+      hn::StoreU(hn::MulAdd(s, hn::LoadU(d, c + i), hn::LoadU(d, b + i)), d, a + i);
+  }
+  for (; i < count; ++i) a[i] = b[i] + 0.5F * c[i];
+}
+
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace graft {
+
+HWY_EXPORT(multiply_add_f32);
+HWY_EXPORT(multiply_add_f64);
+HWY_EXPORT(triad);
+
+double multiply_add_f32(int64_t rounds) { return HWY_DYNAMIC_DISPATCH(multiply_add_f32)(rounds); }
+
+double multiply_add_f64(int64_t rounds) { return HWY_DYNAMIC_DISPATCH(multiply_add_f64)(rounds); }
+
+void triad(float* a, const float* b, const float* c, int64_t count, bool streaming) {
+  HWY_DYNAMIC_DISPATCH(triad)(a, b, c, count, streaming);
+}
+
+}  // namespace graft
+#endif  // HWY_ONCE

@@ -1,0 +1,23 @@
+// What the operating system says of the machine and of this process.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+namespace graft {
+
+// Size of the last-level cache; 8 MiB where the system does not say.
+int64_t last_level_cache_bytes();
+
+// Processes that want to run, on average over the last minute; nothing where the system does not say.
+std::optional<double> load_average();
+int core_count();
+
+// Main memory that this process holds now, and the most that it held since its start or the last reset; 0 where the
+// system does not say.
+int64_t resident_bytes();
+int64_t peak_resident_bytes();
+// false where the system does not allow it: the peak is then that since the start.
+bool reset_peak_resident();
+
+}  // namespace graft
