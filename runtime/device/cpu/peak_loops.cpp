@@ -17,8 +17,10 @@ template <class T>
 HWY_INLINE double multiply_add(int64_t rounds, volatile T& sink) {
   const hn::ScalableTag<T> d;
   const auto half = hn::Set(d, static_cast<T>(0.5));
-  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0;
-  auto s6 = s0, s7 = s0, s8 = s0, s9 = s0, s10 = s0, s11 = s0;
+  // Equal sums would be computed once.
+  auto start = [&](int i) { return hn::Set(d, static_cast<T>(i) / 16); };
+  auto s0 = start(0), s1 = start(1), s2 = start(2), s3 = start(3), s4 = start(4), s5 = start(5);
+  auto s6 = start(6), s7 = start(7), s8 = start(8), s9 = start(9), s10 = start(10), s11 = start(11);
   for (int64_t i = 0; i < rounds; ++i) {
     s0 = hn::MulAdd(s0, half, half);
     s1 = hn::MulAdd(s1, half, half);
