@@ -180,6 +180,7 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
   }
   split_prologue(graph);
   lay_out(graph, masters);
+  if (!options_.disabled.count("join_sums")) join_sums(graph);
   graph.sort();
   if (watch) watch("lay_out", graph);
 }

@@ -63,4 +63,8 @@ void split_prologue(Graph& graph);
 // nodes. `masters` gives the layouts of states that are fixed; states without one take what the graph likes best.
 void lay_out(Graph& graph, const std::map<std::string, Layout>& masters);
 
+// "join_sums": lets kernels that can add while they read take in an Add of two values that lie alike. Layouts are final
+// here. Returns how many.
+int join_sums(Graph& graph);
+
 }  // namespace graft

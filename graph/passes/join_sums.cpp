@@ -1,0 +1,37 @@
+// The gradient of a normalisation that two nodes read comes as a sum: its kernel can add while it reads. Behind
+// lay_out, since a sum that is reordered before it is read is cheaper than two reordered operands.
+#include <algorithm>
+
+#include "graph/passes/passes.h"
+
+namespace graft {
+namespace {
+
+bool is_kept(const Graph& graph, const Value* value) {
+  return std::find(graph.outputs.begin(), graph.outputs.end(), value) != graph.outputs.end() ||
+         std::any_of(graph.states.begin(), graph.states.end(), [&](const State& s) { return s.out == value; });
+}
+
+}  // namespace
+
+int join_sums(Graph& graph) {
+  constexpr size_t dy = 0, more_dy = 7;
+  int joined = 0;
+  for (Node* node : graph.node_list()) {
+    if (node->domain != "graft" || node->type != "BatchNormalizationGrad" || node->input(more_dy)) continue;
+    const Value* sum = node->inputs[dy];
+    Node* add = sum->producer;
+    if (!add || !add->domain.empty() || add->type != "Add" || sum->users.size() != 1 || is_kept(graph, sum)) continue;
+    std::vector<Value*> parts = add->inputs;
+    bool alike = std::all_of(parts.begin(), parts.end(),
+                             [&](const Value* part) { return part->dims == sum->dims && part->layout == sum->layout; });
+    if (!alike) continue;
+    graph.set_input(node, dy, parts[0]);
+    graph.set_input(node, more_dy, parts[1]);
+    graph.erase(add);
+    ++joined;
+  }
+  return joined;
+}
+
+}  // namespace graft
