@@ -17,9 +17,10 @@ struct GemmAttributes {
 
 Product product_of(const Node& node) {
   GemmAttributes attributes(node);
-  const Dims &a = node.inputs[0]->dims, &b = node.inputs[1]->dims;
-  if (a.size() != 2 || b.size() != 2) throw ModelError(node.where(), " wants two matrices, got ", a, " and ", b);
-  Product product = make_product(node, a, attributes.ta, b, attributes.tb);
+  const Value &a = *node.inputs[0], &b = *node.inputs[1];
+  if (a.dims.size() != 2 || b.dims.size() != 2)
+    throw ModelError(node.where(), " wants two matrices, got ", a.dims, " and ", b.dims);
+  Product product = make_product(node, MatrixOperand(a), attributes.ta, MatrixOperand(b), attributes.tb, {});
   product.alpha = attributes.alpha;
   product.beta = attributes.beta;
   if (const Value* c = node.input(2)) {

@@ -8,10 +8,38 @@ namespace {
 bool transposes(const Node& node, const char* attribute) { return node.integer(attribute, 0) != 0; }
 
 Product product_of(const Node& node) {
-  Dims a = node.inputs[0]->dims, b = node.inputs[1]->dims;
-  if (a.size() == 1) a.insert(a.begin(), 1);
-  if (b.size() == 1) b.push_back(1);
-  return make_product(node, a, transposes(node, "transA"), b, transposes(node, "transB"));
+  MatrixOperand a(*node.inputs[0]), b(*node.inputs[1]);
+  const bool vectors = a.dims.size() == 1 || b.dims.size() == 1;
+  if (a.dims.size() == 1) a.dims.insert(a.dims.begin(), 1), a.strides.insert(a.strides.begin(), 0);
+  if (b.dims.size() == 1) b.dims.push_back(1), b.strides.push_back(1);
+  return make_product(node, a, transposes(node, "transA"), b, transposes(node, "transB"),
+                      vectors ? Layout{} : node.outputs[0]->layout);
+}
+
+// Matrices are read by strides: whatever a Transpose left of them, as long as rows or columns are whole. The result is
+// written so that a Transpose behind it leaves it plain.
+std::vector<Candidate> propose_matmul(const Node& node) {
+  std::vector<Candidate> candidates = propose_plain(node);
+  Candidate strided = candidates[0];
+  for (size_t i = 0; i < 2; ++i) {
+    const Value& x = *node.inputs[i];
+    const size_t rank = x.dims.size();
+    if (rank < 2 || !x.layout.blocks.empty() || x.layout.is_padded(x.dims)) continue;
+    if (x.layout.strides[rank - 1] == 1 || x.layout.strides[rank - 2] == 1) strided.inputs[i] = x.layout;
+  }
+  const Value& y = *node.outputs[0];
+  const Node* behind = y.users.size() == 1 ? y.users[0] : nullptr;
+  if (behind && behind->type == "Transpose" && behind->domain.empty()) {
+    const std::vector<int64_t> perm = behind->integers("perm");
+    if (perm.size() == y.dims.size() && perm.size() > 2) {
+      std::vector<int64_t> inverse(perm.size());
+      for (size_t i = 0; i < perm.size(); ++i) inverse[static_cast<size_t>(perm[i])] = static_cast<int64_t>(i);
+      Layout layout = Layout::plain(behind->outputs[0]->dims).transposed(inverse);
+      if (layout.strides.back() == 1 || layout.strides[perm.size() - 2] == 1) strided.outputs[0] = layout;
+    }
+  }
+  candidates.insert(candidates.begin(), strided);
+  return candidates;
 }
 
 void infer_matmul(Node& node) {
@@ -79,7 +107,7 @@ Vals differentiate_matmul(Gradient& g) {
 }
 
 std::vector<KernelEntry> kernels() {
-  return {{DTypes::f32, {propose_plain, settle_matmul, prepare_matmul}},
+  return {{DTypes::f32, {propose_matmul, settle_matmul, prepare_matmul}},
           {DTypes::f64, plain_kernel(prepare_matmul_reference)}};
 }
 

@@ -21,7 +21,14 @@ void transpose_last(Dims& dims, Dims& strides) {
   std::swap(strides[strides.size() - 1], strides[strides.size() - 2]);
 }
 
-// Joins all axes before the last `kept` ones; they must lie densely.
+// Whether all axes before the last `kept` ones are as good as one.
+bool joins_leading(const Dims& dims, const Dims& strides, size_t kept) {
+  for (size_t d = 0; d + kept + 1 < dims.size(); ++d) {
+    if (dims[d] != 1 && strides[d] != dims[d + 1] * strides[d + 1]) return false;
+  }
+  return true;
+}
+
 void join_leading(Dims& dims, Dims& strides, size_t kept) {
   size_t last = dims.size() - kept - 1;
   int64_t joined = element_count({dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(last + 1)});
@@ -33,18 +40,22 @@ void join_leading(Dims& dims, Dims& strides, size_t kept) {
 }
 
 // Products that oneDNN sees as fewer axes are quicker: activations times one matrix is a single 2-D product.
-void simplify(Product& p, bool transposed_a) {
+void simplify(Product& p) {
   size_t rank = p.y.size();
   if (rank == 2) return;
   auto batch_end = static_cast<std::ptrdiff_t>(rank) - 2;
   bool one_matrix = std::all_of(p.b.begin(), p.b.begin() + batch_end, [](int64_t d) { return d == 1; });
-  if (one_matrix && !transposed_a) {
+  auto all_join = [&](size_t kept, bool with_b) {
+    return joins_leading(p.a, p.a_strides, kept) && joins_leading(p.y, p.y_strides, kept) &&
+           (!with_b || joins_leading(p.b, p.b_strides, kept));
+  };
+  if (one_matrix && all_join(1, false)) {
     join_leading(p.a, p.a_strides, 1);
     join_leading(p.y, p.y_strides, 1);
     join_leading(p.b, p.b_strides, 2);
     p.b.erase(p.b.begin());
     p.b_strides.erase(p.b_strides.begin());
-  } else if (rank > 3 && std::equal(p.a.begin(), p.a.begin() + batch_end, p.b.begin())) {
+  } else if (rank > 3 && std::equal(p.a.begin(), p.a.begin() + batch_end, p.b.begin()) && all_join(2, true)) {
     join_leading(p.a, p.a_strides, 2);
     join_leading(p.b, p.b_strides, 2);
     join_leading(p.y, p.y_strides, 2);
@@ -212,14 +223,21 @@ void add_scaled(const Product& p, const float* c, float* y) {
 
 }  // namespace
 
-Product make_product(const Node& node, const Dims& a, bool transpose_a, const Dims& b, bool transpose_b) {
-  if (a.size() < 2 || b.size() < 2) throw ModelError(node.where(), " wants matrices, got ", a, " and ", b);
-  size_t rank = std::max(a.size(), b.size());
+MatrixOperand::MatrixOperand(const Value& value) : dims(value.dims), strides(value.layout.strides) {
+  // Before layouts are chosen there is none.
+  if (strides.size() != dims.size() || !value.layout.blocks.empty()) strides = dense_strides(dims);
+}
+
+Product make_product(const Node& node, MatrixOperand a, bool transpose_a, MatrixOperand b, bool transpose_b,
+                     const Layout& y) {
+  if (a.dims.size() < 2 || b.dims.size() < 2)
+    throw ModelError(node.where(), " wants matrices, got ", a.dims, " and ", b.dims);
+  const size_t rank = std::max(a.dims.size(), b.dims.size());
   Product p;
-  p.a = widened(a, rank);
-  p.b = widened(b, rank);
-  p.a_strides = dense_strides(p.a);
-  p.b_strides = dense_strides(p.b);
+  p.a = widened(a.dims, rank);
+  p.b = widened(b.dims, rank);
+  p.a_strides = widened(a.strides, rank);
+  p.b_strides = widened(b.strides, rank);
   if (transpose_a) transpose_last(p.a, p.a_strides);
   if (transpose_b) transpose_last(p.b, p.b_strides);
   bool fits = p.a[rank - 1] == p.b[rank - 2];
@@ -228,13 +246,22 @@ Product make_product(const Node& node, const Dims& a, bool transpose_a, const Di
     p.y.push_back(p.a[d] == 1 ? p.b[d] : p.a[d]);
   }
   if (!fits) {
-    throw ModelError(node.where(), " cannot multiply ", a, transpose_a ? " transposed" : "", " by ", b,
+    throw ModelError(node.where(), " cannot multiply ", a.dims, transpose_a ? " transposed" : "", " by ", b.dims,
                      transpose_b ? " transposed" : "");
   }
   p.y.push_back(p.a[rank - 2]);
   p.y.push_back(p.b[rank - 1]);
-  p.y_strides = dense_strides(p.y);
-  simplify(p, transpose_a);
+  p.y_strides = y.strides.size() == rank && y.blocks.empty() ? y.strides : dense_strides(p.y);
+  if (p.y_strides[rank - 1] != 1) {
+    // y^T = b^T a^T
+    for (auto* operand : {&p.a, &p.b, &p.y}) std::swap((*operand)[rank - 1], (*operand)[rank - 2]);
+    for (auto* strides : {&p.a_strides, &p.b_strides, &p.y_strides})
+      std::swap((*strides)[rank - 1], (*strides)[rank - 2]);
+    std::swap(p.a, p.b);
+    std::swap(p.a_strides, p.b_strides);
+    p.swapped = true;
+  }
+  simplify(p);
   return p;
 }
 
@@ -261,7 +288,8 @@ Kernel prepare_product(const Product& product, const Binding& binding) {
   auto* y = binding.out<float>(0);
   if (is_empty(product)) return prepare_product_reference(DType::f32, product, a, b, c, y);
   const auto threads = std::any_cast<int64_t>(binding.settlement->descriptor);
-  ThreadedProduct multiply(product, threads, a, b, c, y, static_cast<float*>(binding.scratch));
+  ThreadedProduct multiply(product, threads, product.swapped ? b : a, product.swapped ? a : b, c, y,
+                           static_cast<float*>(binding.scratch));
   if (!c || product.beta == 1) return multiply;
   return [=](Stream& stream) {
     multiply(stream);

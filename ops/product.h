@@ -10,17 +10,25 @@ struct Product {
   Dims a, b, y;
   Dims a_strides, b_strides, y_strides;
   double alpha = 1, beta = 1;
-  bool adds = false;  // c takes part
-  Dims c;             // of y's rank, 1 where it broadcasts
+  bool adds = false;     // c takes part
+  bool swapped = false;  // a and b are each other's, transposed: where the columns of y are not neighbours
+  Dims c;                // of y's rank, 1 where it broadcasts
 
   int64_t m() const { return y[y.size() - 2]; }
   int64_t n() const { return y[y.size() - 1]; }
   int64_t k() const { return a[a.size() - 1]; }
 };
 
-// Operands as they lie in memory, row-major; the last two axes of a and b are swapped where transposed.
+// Dims and strides of an operand before any transposition.
+struct MatrixOperand {
+  explicit MatrixOperand(const Value& value);
+  Dims dims, strides;
+};
+
+// The last two axes of a and b are swapped where transposed; `y` is the layout of the result.
 // ModelError where the shapes do not fit.
-Product make_product(const Node& node, const Dims& a, bool transpose_a, const Dims& b, bool transpose_b);
+Product make_product(const Node& node, MatrixOperand a, bool transpose_a, MatrixOperand b, bool transpose_b,
+                     const Layout& y);
 
 // Plain loops.
 Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c,

@@ -27,6 +27,35 @@ TEST(MatMul, Batches) {
   check_op("(float[2,5,4] a, float[1,4,6] b) => (y) { y = MatMul(a, b) }");
 }
 
+// More than one block of every axis, and a rest behind each.
+TEST(MatMul, Blocks) {
+  OpCheck check{.gradient = false, .tolerance = 1e-4};
+  check_op("(float[61,790] a, float[790,1043] b) => (y) { y = MatMul(a, b) }", {}, check);
+  check_op("(float[3,790] a, float[790,37] b) => (y) { y = MatMul(a, b) }", {}, check);
+  check_op("(float[1,61,70] a, float[5,70,19] b) => (y) { y = MatMul(a, b) }", {}, check);
+  for (const char* m : {"1", "2", "3", "7", "20", "130"}) {
+    check_op(cat("(float[", m, ",413] a, float[90,413] b, float[90] c) => (y) { y = Gemm<transB = 1>(a, b, c) }"), {},
+             check);
+    check_op(
+        cat("(float[413,", m, "] a, float[413,90] b, float[", m, ",1] c) => (y) { y = Gemm<transA = 1>(a, b, c) }"), {},
+        check);
+    check_op(cat("(float[413,", m, "] a, float[90,413] b) => (y) { y = Gemm<transA = 1, transB = 1>(a, b) }"), {},
+             check);
+  }
+}
+
+// Operands and results as Transpose leaves them and wants them: heads of attention.
+TEST(MatMul, ReadsAndWritesByStrides) {
+  check_op(
+      "(float[2,5,3,4] q, float[2,6,3,4] k, float[2,6,3,4] v) => (y) { qt = Transpose<perm = [0, 2, 1, 3]>(q) kt = "
+      "Transpose<perm = [0, 2, 3, 1]>(k) vt = Transpose<perm = [0, 2, 1, 3]>(v) s = MatMul(qt, kt) yt = MatMul(s, vt) "
+      "y "
+      "= Transpose<perm = [0, 2, 1, 3]>(yt) }");
+  check_op("(float[2,3,5,4] a, float[2,3,4,6] b) => (y) { c = MatMul(a, b) y = Transpose<perm = [0, 3, 1, 2]>(c) }");
+  check_op("(float[3,5,4] a, float[4,6] b) => (y) { at = Transpose<perm = [1, 0, 2]>(a) y = MatMul(at, b) }");
+  check_op("(float[3,5,4] a, float[4,6] b) => (y) { c = MatMul(a, b) y = Transpose<perm = [1, 2, 0]>(c) }");
+}
+
 TEST(MatMul, Empty) {
   check_op("(float[0,4] a, float[4,6] b) => (y) { y = MatMul(a, b) }", {}, {.gradient = false});
   check_op("(float[3,0] a, float[0,6] b) => (y) { y = MatMul(a, b) }", {}, {.gradient = false});
