@@ -28,6 +28,44 @@ namespace graft::HWY_NAMESPACE {
 constexpr int64_t W = panel_width;
 constexpr int64_t widest = 2 * W;
 
+// Eight columns of b, whose k are neighbours, side by side: to[i * W + c] = factor * from[c * stride + i], i < 8.
+using Eight = hn::CappedTag<float, 8>;
+constexpr bool has_eight = hn::MaxLanes(Eight()) == 8;
+
+HWY_INLINE void transpose_eight([[maybe_unused]] const float* from, [[maybe_unused]] int64_t stride,
+                                [[maybe_unused]] float factor, [[maybe_unused]] float* to) {
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (has_eight) {
+    const Eight d;
+    const hn::Repartition<double, Eight> pairs;
+    using V = hn::Vec<Eight>;
+    V x[8], y[8];
+#pragma GCC unroll 8
+    for (int c = 0; c < 8; ++c) x[c] = hn::Mul(hn::Set(d, factor), hn::LoadU(d, from + c * stride));
+#pragma GCC unroll 4
+    for (int c = 0; c < 8; c += 2) {
+      y[c] = hn::InterleaveLower(d, x[c], x[c + 1]);
+      y[c + 1] = hn::InterleaveUpper(d, x[c], x[c + 1]);
+    }
+    // y: of two columns, k 0 1 | 4 5 and k 2 3 | 6 7; x: of four columns, one k in each half.
+#pragma GCC unroll 2
+    for (int c = 0; c < 8; c += 4) {
+#pragma GCC unroll 2
+      for (int k = 0; k < 2; ++k) {
+        const auto low = hn::BitCast(pairs, y[c + k]), high = hn::BitCast(pairs, y[c + 2 + k]);
+        x[c + 2 * k] = hn::BitCast(d, hn::InterleaveLower(pairs, low, high));
+        x[c + 2 * k + 1] = hn::BitCast(d, hn::InterleaveUpper(pairs, low, high));
+      }
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+      hn::StoreU(hn::ConcatLowerLower(d, x[4 + k], x[k]), d, to + k * W);
+      hn::StoreU(hn::ConcatUpperUpper(d, x[4 + k], x[k]), d, to + (4 + k) * W);
+    }
+  }
+#endif
+}
+
 // b's rows [0, k) and columns [0, n) times alpha as [panel][k][W]; columns beyond n are zero.
 void pack_panels(const MatrixView& b, int64_t k, int64_t n, float alpha, float* packed) {
   const TileTag d;
@@ -49,24 +87,31 @@ void pack_panels(const MatrixView& b, int64_t k, int64_t n, float alpha, float* 
     const int64_t columns = std::min(W, n - j);
     float* to = packed + j * k;
     if (columns < W) std::fill(to, to + k * W, 0.0F);
+    const float* from = b.data + j * b.column;
+    int64_t i0 = 0;
+    if (has_eight && columns == W && b.row == 1) {
+      for (; i0 + 8 <= k; i0 += 8) {
+        for (int64_t c = 0; c < W; c += 8) transpose_eight(from + c * b.column + i0, b.column, alpha, to + i0 * W + c);
+      }
+    }
     constexpr int64_t step = 16;  // lines of b that are read together
-    for (int64_t i0 = 0; i0 < k; i0 += step) {
+    for (; i0 < k; i0 += step) {
       const int64_t end = std::min(i0 + step, k);
       for (int64_t c = 0; c < columns; ++c) {
-        const float* column = b.data + (j + c) * b.column;
+        const float* column = from + c * b.column;
         for (int64_t i = i0; i < end; ++i) to[i * W + c] = alpha * column[i * b.row];
       }
     }
   }
 }
 
-// a's rows [0, m) and k as [panel][k][rows].
-void pack_rows(const MatrixView& a, int64_t m, int64_t k, float* packed) {
+// a's rows [0, m) and k as [panel][k][rows]. As many as `there` rows may be read.
+void pack_rows(const MatrixView& a, int64_t m, int64_t there, int64_t k, float* packed) {
   const hn::CappedTag<float, tile_rows <= 8 ? 8 : 16> d;
   const auto vector = static_cast<int64_t>(hn::Lanes(d));
   const int64_t panel = k * tile_rows;
   // A vector is wider than a panel: what it writes too much is written again with the next k.
-  const int64_t whole = a.row == 1 && m >= vector ? (m - vector) / tile_rows + 1 : 0;
+  const int64_t whole = a.row == 1 && there >= vector ? std::min(m / tile_rows, (there - vector) / tile_rows + 1) : 0;
   for (int64_t j = 0; j + 1 < k && whole > 0; ++j) {
     const float* from = a.data + j * a.column;
     float* to = packed + j * tile_rows;
@@ -163,7 +208,7 @@ void gemm_blocked(const GemmBlock& g, float* scratch) {
       for (int64_t m0 = 0; m0 < g.m; m0 += m_block) {
         const int64_t m = std::min(m_block, g.m - m0);
         const MatrixView a = g.a.from(m0, k0);
-        if (!a_as_it_lies) pack_rows(a, m, k, packed_a);
+        if (!a_as_it_lies) pack_rows(a, m, g.m - m0, k, packed_a);
         for (int64_t j = 0; j < n;) {
           const bool lies = j < direct;
           const int64_t columns = std::min(widest, (lies ? direct : n) - j);

@@ -139,7 +139,9 @@ class ThreadedProduct {
       if (p.beta == 1) whole_.start = last_two(c, c_strides_);
     }
     splits_batches_ = batches_ >= 4 * threads || batches_ % threads == 0;
-    splits_columns_ = whole_.n >= 2 * threads * gemm_column_step() || whole_.n >= whole_.m;
+    // What is packed should not be packed by every thread: b always is, a where its k are not neighbours.
+    const bool wide = whole_.n >= 2 * threads * gemm_column_step();
+    splits_columns_ = whole_.n >= whole_.m || (wide && whole_.a.column == 1);
   }
 
   void operator()(Stream&) const {
