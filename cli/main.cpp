@@ -4,6 +4,7 @@
 #include "cli/command.h"
 #include "cli/verbs.h"
 #include "graph/version.h"
+#include "runtime/device/cpu/system.h"
 #include "runtime/device/cpu/waiting.h"
 
 namespace graft {
@@ -76,6 +77,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   graft::limit_busy_waiting(argv);
+  graft::return_large_buffers();
   std::signal(SIGPIPE, SIG_IGN);  // a reader that has seen enough ends nothing
   graft::start_log();
   try {

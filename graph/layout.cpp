@@ -67,6 +67,11 @@ std::vector<std::vector<int64_t>> Layout::offset_terms(const Dims& dims) const {
   return terms;
 }
 
+bool Layout::lies_as(const Layout& other, const Dims& dims) const {
+  if (*this == other) return true;
+  return !is_padded(dims) && !other.is_padded(dims) && offset_terms(dims) == other.offset_terms(dims);
+}
+
 namespace {
 
 // Elements of the dims from `d` on, which begin at `in` and `out`.

@@ -38,6 +38,8 @@ struct Layout {
   int64_t offset(const Dims& index) const;
   // An offset is a sum of one term for each dim: the terms of every index of every dim.
   std::vector<std::vector<int64_t>> offset_terms(const Dims& dims) const;
+  // Whether every element lies where `other` has it: blocks of channels without any space are plain channels.
+  bool lies_as(const Layout& other, const Dims& dims) const;
 };
 
 std::ostream& operator<<(std::ostream& out, const Layout& layout);

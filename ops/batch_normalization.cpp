@@ -74,18 +74,20 @@ std::optional<size_t> saved_index(const Node& node) {
   return std::nullopt;
 }
 
-// The opaque bytes: mean and 1/sigma of every channel where live, then the bits of every piece.
+// The opaque bytes: mean, 1/sigma and what rounding took from the mean, of every channel where live, then the bits of
+// every piece.
 template <class T>
 struct Saved {
   Saved(const Node& node, const ChannelPasses& passes, const void* base)
       : channels(is_live(node) ? passes.view().channels : 0),
         stride(normalization_loops<T>().bit_bytes(passes.rows(), passes.view().width)),
-        bytes(checked_add(2 * channels * static_cast<int64_t>(sizeof(T)),
+        bytes(checked_add(3 * channels * static_cast<int64_t>(sizeof(T)),
                           has_bits(node) ? checked_mul(stride, passes.count()) : 0)),
         mean(static_cast<T*>(const_cast<void*>(base))) {}
 
   T* inverse() const { return mean + channels; }
-  uint8_t* bits(int64_t piece) const { return reinterpret_cast<uint8_t*>(mean + 2 * channels) + piece * stride; }
+  T* rest() const { return mean + 2 * channels; }
+  uint8_t* bits(int64_t piece) const { return reinterpret_cast<uint8_t*>(mean + 3 * channels) + piece * stride; }
 
   int64_t channels, stride, bytes;
   T* mean;
@@ -191,6 +193,7 @@ struct Normalization {
     if (!saved) return;
     saved->mean[c] = vectors[0][c];
     saved->inverse()[c] = inverse;
+    saved->rest()[c] = static_cast<T>(batch_mean - static_cast<double>(vectors[0][c]));
   }
 
   void second(const ChannelPiece& piece, int64_t number) const {
@@ -318,7 +321,10 @@ struct NormalizationGrad {
     auto count = static_cast<double>(passes.values());
     vectors[3][c] = static_cast<T>(by_dt);
     vectors[4][c] = static_cast<T>(-by_dt * sum_x * inverse * inverse / count);
-    vectors[5][c] = static_cast<T>(-by_dt * sum / count);
+    // dx sums to zero, with the factors as they are rounded: the bias before has no gradient.
+    double rest = live ? static_cast<double>(saved->rest()[c]) : 0;
+    vectors[5][c] =
+        static_cast<T>(-static_cast<double>(vectors[3][c]) * sum / count - static_cast<double>(vectors[4][c]) * rest);
   }
 
   void second(const ChannelPiece& piece, int64_t number) const {

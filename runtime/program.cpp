@@ -97,7 +97,8 @@ void Program::prepare() {
     if (!kernel) continue;
     ++counters_.kernels;
     bool step = node->stage == Stage::step;
-    if (step && node->type == "Reorder") ++counters_.reorders;
+    if (step && node->type == "Reorder")
+      ++(node->inputs[0]->is_state() ? counters_.working_copies : counters_.reorders);
     (step ? segment.step : segment.prologue).push_back({node.get(), std::move(kernel)});
   }
   auto bytes = [](const Value& v) { return static_cast<size_t>(v.layout.storage_count()) * size_of(v.dtype); };

@@ -43,9 +43,10 @@ MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements);
 struct Counters {
   int64_t steps = 0;
   int64_t prologues = 0;
-  int64_t kernels = 0;      // prepared
-  int64_t reorders = 0;     // Reorder nodes in a step
-  int64_t allocations = 0;  // of buffers, while running
+  int64_t kernels = 0;         // prepared
+  int64_t reorders = 0;        // of activations, in a step
+  int64_t working_copies = 0;  // of states in another layout, made in a step
+  int64_t allocations = 0;     // of buffers, while running
 };
 
 // Called around each kernel when set: nanoseconds that the node took.

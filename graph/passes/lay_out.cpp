@@ -51,7 +51,8 @@ class LayoutChooser {
       bool exists =
           copies != copies_.end() && std::any_of(copies->second.begin(), copies->second.end(),
                                                  [&](const Value* v) { return v->layout == candidate.inputs[i]; });
-      if (!exists && !is_known_once(*value)) total += traffic(*value);
+      if (!exists && !is_known_once(*value) && !value->layout.lies_as(candidate.inputs[i], value->dims))
+        total += traffic(*value);
     }
     return total;
   }

@@ -51,6 +51,16 @@ def check_step(graft, checks, models):
                   any("Sigmoid" in name for name in names), f"step: --loss and --optimizer: {sorted(names)}")
 
 
+def check_steady(graft, checks, models):
+    """A steady step of real networks allocates nothing and changes no activation's layout."""
+    for name, *flags in [("mlp",), ("resnet18",), ("mobilenet_v2",), ("minilm", "--dim", "sequence=16"), ("ppocr_cls",)]:
+        for batch in 1, 3:
+            report = json.loads(graft("bench", "step", models / f"{name}.onnx", "--batch", batch, *flags, "--json",
+                                      "--rounds", 2, "--seconds", 0))
+            checks.expect(report["allocations"] == 0 and report["reorders"] == 0,
+                          f"step: {name}, batch {batch}: {report['allocations']} allocations, {report['reorders']} reorders")
+
+
 def check_frozen(graft, checks, models):
     weights = [i.name for i in onnx.load(models / "small_mlp.onnx").graph.initializer]
     full, part = (json.loads(graft("bench", "step", models / "small_mlp.onnx", "--batch", 3, "--json", *SHORT, *flags))
@@ -189,6 +199,7 @@ def main():
     graft, models = Graft(sys.argv[1]), pathlib.Path(sys.argv[2])
     checks = Checks()
     check_step(graft, checks, models)
+    check_steady(graft, checks, models)
     check_frozen(graft, checks, models)
     check_trace(graft, checks, models)
     check_text_model(graft, checks, models)
