@@ -101,11 +101,11 @@ class Extender {
 int extend_normalization(Graph& graph) {
   Provenance before = graph.provenance();
   Extender extender(graph);
+  // The others of the list may be gone when it comes to them.
+  std::vector<Node*> normalizations = graph.node_list();
+  std::erase_if(normalizations, [](const Node* node) { return !made_by(node->output(0), "BatchNormalization"); });
   int found = 0;
-  for (Node* node : graph.node_list()) {
-    bool ours = node->domain.empty() && node->type == "BatchNormalization" && node->outputs[0];
-    if (ours && extender.extend(node)) ++found;
-  }
+  for (Node* node : normalizations) found += extender.extend(node);
   graph.set_provenance(before);
   return found;
 }
