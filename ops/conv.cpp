@@ -1,5 +1,6 @@
 #include "ops/conv.h"
 
+#include "ops/channel_view.h"
 #include "ops/gradient.h"
 
 namespace graft {
@@ -9,6 +10,26 @@ ConvSlots conv_slots(const Node& node) {
   if (node.type == "ConvTranspose") return {ConvWay::data, ~0, 1, 0, 2};
   if (node.type == "ConvGradWeights") return {ConvWay::weights, 0, ~0, 1, ~1};
   return {ConvWay::forward, 0, 1, ~0, 2};
+}
+
+int64_t bias_gradient_scratch(const Node& node, const ConvProblem& p) {
+  if (!p.bias || p.slots.way != ConvWay::weights) return 0;
+  return ChannelSums::scratch_bytes(channel_view(node, *conv_value(node, p.slots.y)), thread_count());
+}
+
+Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& binding, void* scratch, Kernel kernel) {
+  if (!p.bias) return kernel;
+  ChannelView view = channel_view(node, *conv_value(node, p.slots.y));
+  // As many slices as the scratch was settled for.
+  ChannelSums sums(view, scratch, thread_count());
+  const auto* dy = static_cast<const float*>(conv_address(binding, p.slots.y));
+  auto* db = static_cast<float*>(conv_address(binding, p.slots.bias));
+  return [=, sums = sums](Stream& stream) mutable {
+    kernel(stream);
+    // In double: before a live normalisation the terms cancel, and only their own rounding should be left.
+    sums.run<double>([dy](int64_t i, int64_t) { return std::pair<double, double>(dy[i], 0.0); });
+    for (int64_t c = 0; c < view.channels; ++c) db[c] = static_cast<float>(sums.first(c));
+  };
 }
 
 bool ConvProblem::empty() const { return element_count(x) == 0 || element_count(w) == 0 || element_count(y) == 0; }

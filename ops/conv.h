@@ -41,6 +41,10 @@ inline void* conv_address(const Binding& binding, int slot) {
   return const_cast<void*>(binding.in<void>(static_cast<size_t>(slot)));
 }
 
+// db[m] = sum over batch and space of dy[.., m, ..], behind the kernel of a weight gradient that has the output db.
+int64_t bias_gradient_scratch(const Node& node, const ConvProblem& p);
+Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& binding, void* scratch, Kernel kernel);
+
 // Plain loops on plain layouts.
 Kernel prepare_conv_reference(const Node& node, const Binding& binding);
 // oneDNN, float32.

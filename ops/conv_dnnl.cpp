@@ -101,12 +101,8 @@ dnnl::primitive_desc backward_descriptor(const ConvProblem& p, const Plan& plan,
     return dnnl::convolution_backward_data::primitive_desc(cpu_engine(), direct, plan.x, plan.w, plan.y, win.strides,
                                                            dilations, win.begin, win.end, hint, scratch_attributes());
   }
-  using Weights = dnnl::convolution_backward_weights::primitive_desc;
-  if (!p.bias)
-    return Weights(cpu_engine(), direct, plan.x, plan.w, plan.y, win.strides, dilations, win.begin, win.end, hint,
-                   scratch_attributes());
-  return Weights(cpu_engine(), direct, plan.x, plan.w, plan.bias, plan.y, win.strides, dilations, win.begin, win.end,
-                 hint, scratch_attributes());
+  return dnnl::convolution_backward_weights::primitive_desc(cpu_engine(), direct, plan.x, plan.w, plan.y, win.strides,
+                                                            dilations, win.begin, win.end, hint, scratch_attributes());
 }
 
 // Rough bytes of memory traffic that the arithmetic is worth: 25 GB/s against 200 GFLOP/s, 80 for im2col.
@@ -135,7 +131,7 @@ Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
   } else {
     ConvProblem forward = p;
     forward.slots.way = ConvWay::forward;
-    forward.bias = p.slots.way == ConvWay::weights && p.bias;
+    forward.bias = false;
     plan.descriptor = backward_descriptor(p, plan, dilations, plan_for(node, forward, nullptr)->hint);
   }
   const auto& pd = plan.descriptor;
@@ -151,8 +147,8 @@ Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
 
 std::string key_of(const ConvProblem& p, const Layouts* given) {
   const Window& win = p.window;
-  std::string key = cat(static_cast<int>(p.slots.way), p.bias, ' ', thread_count(), p.x, p.w, p.y, p.group, win.strides,
-                        win.dilations, win.begin, win.end);
+  std::string key = cat(static_cast<int>(p.slots.way), p.bias && p.slots.way == ConvWay::forward, ' ', thread_count(),
+                        p.x, p.w, p.y, p.group, win.strides, win.dilations, win.begin, win.end);
   if (given) key += cat(given->x, given->x.padded, given->y, given->y.padded);
   return key;
 }
@@ -256,6 +252,7 @@ Settlement settle_conv(const Node& node, const Settlement*) {
   settled.reorders_w = settled.w != settled.plan->w;
   settlement.scratch_bytes = aligned(settled.plan->descriptor.scratchpad_desc().get_size());
   if (settled.reorders_w) settlement.scratch_bytes += aligned(settled.plan->w.get_size());
+  settlement.scratch_bytes += bias_gradient_scratch(node, p);
   settlement.descriptor = settled;
   return settlement;
 }
@@ -277,19 +274,22 @@ Kernel prepare_conv(const Node& node, const Binding& binding) {
       {way == ConvWay::forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST,
        dnnl_memory(plan.y, conv_address(binding, p.slots.y))},
       {DNNL_ARG_SCRATCHPAD, dnnl_memory(plan.descriptor.scratchpad_desc(), scratch)}};
-  void* bias = p.bias ? conv_address(binding, p.slots.bias) : nullptr;
-  if (bias && way != ConvWay::data) {
-    operands.emplace_back(way == ConvWay::weights ? DNNL_ARG_DIFF_BIAS : DNNL_ARG_BIAS, dnnl_memory(plan.bias, bias));
-  }
+  if (p.bias && way == ConvWay::forward)
+    operands.emplace_back(DNNL_ARG_BIAS, dnnl_memory(plan.bias, conv_address(binding, p.slots.bias)));
+  std::byte* after_weights = scratch + pad_bytes + (settled.reorders_w ? aligned(plan.w.get_size()) : 0);
   return with_dnnl_errors(node, [&]() -> Kernel {
     BoundPrimitive convolve(plan.descriptor, operands);
     if (settled.reorders_w) {
       const memory& from = way == ConvWay::weights ? w : outer_w;
       const memory& to = way == ConvWay::weights ? outer_w : w;
       BoundPrimitive reorder(dnnl::reorder::primitive_desc(from, to), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
-      if (way == ConvWay::weights) return [=](Stream& stream) { convolve(stream), reorder(stream); };
+      if (way == ConvWay::weights) {
+        Kernel kernel = [=](Stream& stream) { convolve(stream), reorder(stream); };
+        return then_sum_bias(node, p, binding, after_weights, kernel);
+      }
       return then_add_bias(node, p, binding, [=](Stream& stream) { reorder(stream), convolve(stream); });
     }
+    if (way == ConvWay::weights) return then_sum_bias(node, p, binding, after_weights, convolve);
     return then_add_bias(node, p, binding, convolve);
   });
 }

@@ -103,19 +103,6 @@ struct WinogradWeightGradient {
   }
 };
 
-// db[m] = sum over batch and space of dy
-Kernel then_sum_bias(const ConvProblem& p, const ChannelSums& sums, const Binding& binding, const Kernel& kernel) {
-  const auto* dy = static_cast<const float*>(conv_address(binding, p.slots.y));
-  auto* db = static_cast<float*>(conv_address(binding, p.slots.bias));
-  const int64_t channels = p.w[0];
-  return [=, sums = sums](Stream& stream) mutable {
-    kernel(stream);
-    // In double: before a live normalisation the terms cancel, and only their own rounding should be left.
-    sums.run<double>([dy](int64_t i, int64_t) { return std::pair<double, double>(dy[i], 0.0); });
-    for (int64_t c = 0; c < channels; ++c) db[c] = static_cast<float>(sums.first(c));
-  };
-}
-
 int64_t float_bytes(int64_t floats) { return checked_mul(floats, int64_t{sizeof(float)}); }
 
 }  // namespace
@@ -168,10 +155,7 @@ Settlement settle_winograd(const Node& node, const ConvProblem& p) {
   if (p.slots.way == ConvWay::weights) {
     settlement.scratch_bytes = float_bytes(u + points * (winograd_point(shape.source_blocks * width, settled.chunk) +
                                                          winograd_point(shape.result_blocks * width, settled.chunk)));
-    if (p.bias) {
-      ChannelView view = channel_view(node, *conv_value(node, p.slots.y));
-      settlement.scratch_bytes += ChannelSums::scratch_bytes(view, settled.threads);
-    }
+    settlement.scratch_bytes += bias_gradient_scratch(node, p);
   } else {
     settlement.scratch_bytes = float_bytes(u + settled.threads * winograd_scratch(shape));
   }
@@ -197,10 +181,8 @@ Kernel prepare_winograd(const Node& node, const ConvProblem& p, const Binding& b
   float* gradients = after_weights + points * winograd_point(shape.source_blocks * width, settled.chunk);
   Kernel kernel =
       WinogradWeightGradient{shape, settled.threads, settled.chunk, x, y, w, scratch, after_weights, gradients};
-  if (!p.bias) return kernel;
   float* after_all = gradients + points * winograd_point(shape.result_blocks * width, settled.chunk);
-  ChannelSums sums(channel_view(node, *conv_value(node, p.slots.y)), after_all, settled.threads);
-  return then_sum_bias(p, sums, binding, kernel);
+  return then_sum_bias(node, p, binding, after_all, kernel);
 }
 
 }  // namespace graft
