@@ -52,13 +52,12 @@ def check_step(graft, checks, models):
 
 
 def check_steady(graft, checks, models):
-    """A steady step of real networks allocates nothing and changes no activation's layout."""
-    for name, *flags in [("mlp",), ("resnet18",), ("mobilenet_v2",), ("minilm", "--dim", "sequence=16"), ("ppocr_cls",)]:
-        for batch in 1, 3:
-            report = json.loads(graft("bench", "step", models / f"{name}.onnx", "--batch", batch, *flags, "--json",
-                                      "--rounds", 2, "--seconds", 0))
-            checks.expect(report["allocations"] == 0 and report["reorders"] == 0,
-                          f"step: {name}, batch {batch}: {report['allocations']} allocations, {report['reorders']} reorders")
+    """A steady step allocates nothing and changes no activation's layout."""
+    for name, *flags in [("mlp",), ("resnet18",), ("mobilenet_v2",), ("minilm", "--dim", "sequence=16")]:
+        report = json.loads(graft("bench", "step", models / f"{name}.onnx", "--batch", 2, *flags, "--json", "--rounds", 2,
+                                  "--seconds", 0))
+        checks.expect(report["allocations"] == 0 and report["reorders"] == 0,
+                      f"step: {name}: {report['allocations']} allocations, {report['reorders']} reorders")
 
 
 def check_frozen(graft, checks, models):
