@@ -25,8 +25,7 @@ constexpr int64_t k_block = 384, n_block = 1024, m_block = 48;
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 
-constexpr int64_t W = panel_width;
-constexpr int64_t widest = 2 * W;
+constexpr int64_t widest = 2 * panel_width;
 
 // Eight columns of b, whose k are neighbours, side by side: to[i * W + c] = factor * from[c * stride + i], i < 8.
 using Eight = hn::CappedTag<float, 8>;
@@ -59,8 +58,8 @@ HWY_INLINE void transpose_eight([[maybe_unused]] const float* from, [[maybe_unus
     }
 #pragma GCC unroll 4
     for (int k = 0; k < 4; ++k) {
-      hn::StoreU(hn::ConcatLowerLower(d, x[4 + k], x[k]), d, to + k * W);
-      hn::StoreU(hn::ConcatUpperUpper(d, x[4 + k], x[k]), d, to + (4 + k) * W);
+      hn::StoreU(hn::ConcatLowerLower(d, x[4 + k], x[k]), d, to + k * panel_width);
+      hn::StoreU(hn::ConcatUpperUpper(d, x[4 + k], x[k]), d, to + (4 + k) * panel_width);
     }
   }
 #endif
@@ -73,25 +72,27 @@ void pack_panels(const MatrixView& b, int64_t k, int64_t n, float alpha, float* 
   int64_t j = 0;
   if (b.column == 1) {
     constexpr int64_t together = 4;  // panels: whole cache lines of b
-    for (; j + W <= n;) {
-      const int64_t panels = std::min(together, (n - j) / W);
+    for (; j + panel_width <= n;) {
+      const int64_t panels = std::min(together, (n - j) / panel_width);
       const float* from = b.data + j;
       float* to = packed + j * k;
-      for (int64_t i = 0; i < k; ++i, from += b.row, to += W) {
-        for (int64_t p = 0; p < panels; ++p) hn::StoreU(hn::Mul(factor, hn::LoadU(d, from + p * W)), d, to + p * k * W);
+      for (int64_t i = 0; i < k; ++i, from += b.row, to += panel_width) {
+        for (int64_t p = 0; p < panels; ++p)
+          hn::StoreU(hn::Mul(factor, hn::LoadU(d, from + p * panel_width)), d, to + p * k * panel_width);
       }
-      j += panels * W;
+      j += panels * panel_width;
     }
   }
-  for (; j < n; j += W) {
-    const int64_t columns = std::min(W, n - j);
+  for (; j < n; j += panel_width) {
+    const int64_t columns = std::min(panel_width, n - j);
     float* to = packed + j * k;
-    if (columns < W) std::fill(to, to + k * W, 0.0F);
+    if (columns < panel_width) std::fill(to, to + k * panel_width, 0.0F);
     const float* from = b.data + j * b.column;
     int64_t i0 = 0;
-    if (has_eight && columns == W && b.row == 1) {
+    if (has_eight && columns == panel_width && b.row == 1) {
       for (; i0 + 8 <= k; i0 += 8) {
-        for (int64_t c = 0; c < W; c += 8) transpose_eight(from + c * b.column + i0, b.column, alpha, to + i0 * W + c);
+        for (int64_t c = 0; c < panel_width; c += 8)
+          transpose_eight(from + c * b.column + i0, b.column, alpha, to + i0 * panel_width + c);
       }
     }
     constexpr int64_t step = 16;  // lines of b that are read together
@@ -99,7 +100,7 @@ void pack_panels(const MatrixView& b, int64_t k, int64_t n, float alpha, float* 
       const int64_t end = std::min(i0 + step, k);
       for (int64_t c = 0; c < columns; ++c) {
         const float* column = from + c * b.column;
-        for (int64_t i = i0; i < end; ++i) to[i * W + c] = alpha * column[i * b.row];
+        for (int64_t i = i0; i < end; ++i) to[i * panel_width + c] = alpha * column[i * b.row];
       }
     }
   }
@@ -131,12 +132,12 @@ void pack_rows(const MatrixView& a, int64_t m, int64_t there, int64_t k, float* 
 class ColumnOfTiles {
  public:
   ColumnOfTiles(const GemmBlock& g, int64_t columns, const float* b, int64_t b_k, int64_t b_panel, int64_t k)
-      : g_(g), columns_(columns), panels_(columns > W ? 2 : 1), b_(b) {
+      : g_(g), columns_(columns), panels_(columns > panel_width ? 2 : 1), b_(b) {
     tile_.block = k;
     tile_.b_k = b_k;
     tile_.b_panel = b_panel;
-    tile_.start_panel = tile_.y_panel = W;
-    partly_ = columns % W != 0 || g.y_column != 1 || (g.start.data && g.start.column != 1);
+    tile_.start_panel = tile_.y_panel = panel_width;
+    partly_ = columns % panel_width != 0 || g.y_column != 1 || (g.start.data && g.start.column != 1);
   }
 
   // `packed`: rows of a as pack_rows leaves them; nullptr: as they lie. `start`, y: of the first row.
@@ -202,7 +203,7 @@ void gemm_blocked(const GemmBlock& g, float* scratch) {
       const int64_t k = std::min(k_step, g.k - k0);
       const MatrixView b = g.b.from(k0, n0);
       // Vectors must not reach beyond b's end.
-      const int64_t direct = b_as_it_lies ? n / W * W : 0;
+      const int64_t direct = b_as_it_lies ? n / panel_width * panel_width : 0;
       if (direct < n) pack_panels(b.from(0, direct), k, n - direct, g.alpha, packed_b);
       const MatrixView start = k0 > 0 ? MatrixView{g.y + n0 * g.y_column, g.y_row, g.y_column} : g.start.from(0, n0);
       for (int64_t m0 = 0; m0 < g.m; m0 += m_block) {
@@ -213,7 +214,7 @@ void gemm_blocked(const GemmBlock& g, float* scratch) {
           const bool lies = j < direct;
           const int64_t columns = std::min(widest, (lies ? direct : n) - j);
           const float* panels = lies ? b.data + j : packed_b + (j - direct) * k;
-          ColumnOfTiles column(g, columns, panels, lies ? b.row : W, lies ? W : k * W, k);
+          ColumnOfTiles column(g, columns, panels, lies ? b.row : panel_width, lies ? panel_width : k * panel_width, k);
           column.run(m, a, a_as_it_lies ? nullptr : packed_a, start.from(m0, j),
                      g.y + m0 * g.y_row + (n0 + j) * g.y_column);
           j += columns;

@@ -20,7 +20,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // Columns come in panels as wide as a vector.
 using TileTag = hn::CappedTag<float, 16>;
-constexpr int panel_width = hn::MaxLanes(TileTag());
+constexpr int64_t panel_width = hn::MaxLanes(TileTag());
 // Rows of the largest tile of two panels: as many accumulators as there are registers, less those for operands.
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SCALAR
 constexpr int tile_rows = 6;

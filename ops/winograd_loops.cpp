@@ -26,7 +26,7 @@ constexpr int64_t point_distance(int64_t channels, int64_t tiles) { return chann
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 
-constexpr int64_t W = panel_width;
+constexpr int64_t block_width = panel_width;
 constexpr int64_t points = winograd_points;
 using V = hn::Vec<TileTag>;
 constexpr TileTag d{};
@@ -98,7 +98,7 @@ HWY_INLINE void load_square(const float* map, int64_t height, int64_t width, int
 #pragma GCC unroll 4
     for (int i = 0; i < size; ++i) {
 #pragma GCC unroll 4
-      for (int j = 0; j < size; ++j) x[i * size + j] = hn::LoadU(d, map + ((top + i) * width + left + j) * W);
+      for (int j = 0; j < size; ++j) x[i * size + j] = hn::LoadU(d, map + ((top + i) * width + left + j) * block_width);
     }
     return;
   }
@@ -106,7 +106,7 @@ HWY_INLINE void load_square(const float* map, int64_t height, int64_t width, int
     for (int j = 0; j < size; ++j) {
       const int64_t row = top + i, column = left + j;
       const bool inside = row >= 0 && row < height && column >= 0 && column < width;
-      x[i * size + j] = inside ? hn::LoadU(d, map + (row * width + column) * W) : hn::Zero(d);
+      x[i * size + j] = inside ? hn::LoadU(d, map + (row * width + column) * block_width) : hn::Zero(d);
     }
   }
 }
@@ -132,12 +132,12 @@ void source_block(const WinogradShape& s, const float* source, int64_t block, in
                   int64_t point) {
   TilePlace at(s, first);
   for (int64_t t = 0; t < count; ++t, at.advance(s)) {
-    const float* map = source + (at.sample * s.source_blocks + block) * s.height * s.width * W;
+    const float* map = source + (at.sample * s.source_blocks + block) * s.height * s.width * block_width;
     V x[points], y[points];
     load_square<4>(map, s.height, s.width, 2 * at.row - s.top, 2 * at.column - s.left, x);
     transform<SourceTransform>(x, y);
 #pragma GCC unroll 16
-    for (int p = 0; p < points; ++p) hn::StoreU(y[p], d, v + p * point + t * W);
+    for (int p = 0; p < points; ++p) hn::StoreU(y[p], d, v + p * point + t * block_width);
   }
 }
 
@@ -145,44 +145,45 @@ void gradient_block(const WinogradShape& s, const float* gradient, int64_t block
                     float* v, int64_t point) {
   TilePlace at(s, first);
   for (int64_t t = 0; t < count; ++t, at.advance(s)) {
-    const float* map = gradient + (at.sample * s.result_blocks + block) * s.out_height * s.out_width * W;
+    const float* map = gradient + (at.sample * s.result_blocks + block) * s.out_height * s.out_width * block_width;
     V x[4], y[points];
     load_square<2>(map, s.out_height, s.out_width, 2 * at.row, 2 * at.column, x);
     transform<GradientTransform>(x, y);
 #pragma GCC unroll 16
-    for (int p = 0; p < points; ++p) hn::StoreU(y[p], d, v + p * point + t * W);
+    for (int p = 0; p < points; ++p) hn::StoreU(y[p], d, v + p * point + t * block_width);
   }
 }
 
 void result_block(const WinogradShape& s, const float* products, int64_t point, const float* bias, int64_t block,
                   int64_t first, int64_t count, float* result) {
-  const V offset = bias ? hn::LoadU(d, bias + block * W) : hn::Zero(d);
+  const V offset = bias ? hn::LoadU(d, bias + block * block_width) : hn::Zero(d);
   TilePlace at(s, first);
   for (int64_t t = 0; t < count; ++t, at.advance(s)) {
-    float* map = result + (at.sample * s.result_blocks + block) * s.out_height * s.out_width * W;
+    float* map = result + (at.sample * s.result_blocks + block) * s.out_height * s.out_width * block_width;
     V x[points], y[4];
 #pragma GCC unroll 16
-    for (int p = 0; p < points; ++p) x[p] = hn::LoadU(d, products + p * point + t * W);
+    for (int p = 0; p < points; ++p) x[p] = hn::LoadU(d, products + p * point + t * block_width);
     transform<ResultTransform>(x, y);
     const int64_t rows = std::min<int64_t>(2, s.out_height - 2 * at.row);
     const int64_t columns = std::min<int64_t>(2, s.out_width - 2 * at.column);
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < columns; ++j) {
-        hn::StoreU(hn::Add(y[i * 2 + j], offset), d, map + ((2 * at.row + i) * s.out_width + 2 * at.column + j) * W);
+        hn::StoreU(hn::Add(y[i * 2 + j], offset), d,
+                   map + ((2 * at.row + i) * s.out_width + 2 * at.column + j) * block_width);
       }
     }
   }
 }
 
 void weights(const float* w, int64_t channels, int64_t blocks, int64_t begin, int64_t end, float* u) {
-  const int64_t point = blocks * channels * W;
+  const int64_t point = blocks * channels * block_width;
   for (int64_t i = begin * channels; i < end * channels; ++i) {
     V x[9], y[points];
 #pragma GCC unroll 9
-    for (int k = 0; k < 9; ++k) x[k] = hn::LoadU(d, w + (i * 9 + k) * W);
+    for (int k = 0; k < 9; ++k) x[k] = hn::LoadU(d, w + (i * 9 + k) * block_width);
     transform<WeightTransform>(x, y);
 #pragma GCC unroll 16
-    for (int p = 0; p < points; ++p) hn::StoreU(y[p], d, u + p * point + i * W);
+    for (int p = 0; p < points; ++p) hn::StoreU(y[p], d, u + p * point + i * block_width);
   }
 }
 
@@ -193,25 +194,25 @@ constexpr int turned(int p) {
 }
 
 void turned_weights(const float* w, int64_t channels, int64_t blocks, int64_t begin, int64_t end, float* u) {
-  const int64_t features = blocks * W;
+  const int64_t features = blocks * block_width;
   const int64_t point = channels * features;
-  float square[points * W * W];  // [16][c][m]
+  float square[points * block_width * block_width];  // [16][c][m]
   for (int64_t block = begin; block < end; ++block) {
     for (int64_t b = 0; b < blocks; ++b) {
-      for (int64_t c = 0; c < W; ++c) {
+      for (int64_t c = 0; c < block_width; ++c) {
         V x[9], y[points];
-        const float* from = w + (b * channels + block * W + c) * 9 * W;
+        const float* from = w + (b * channels + block * block_width + c) * 9 * block_width;
 #pragma GCC unroll 9
-        for (int k = 0; k < 9; ++k) x[k] = hn::LoadU(d, from + k * W);
+        for (int k = 0; k < 9; ++k) x[k] = hn::LoadU(d, from + k * block_width);
         transform<WeightTransform>(x, y);
 #pragma GCC unroll 16
-        for (int p = 0; p < points; ++p) hn::StoreU(y[p], d, square + (p * W + c) * W);
+        for (int p = 0; p < points; ++p) hn::StoreU(y[p], d, square + (p * block_width + c) * block_width);
       }
       for (int p = 0; p < points; ++p) {
-        float* to = u + turned(p) * point + (block * features + b * W) * W;
-        const float* from = square + p * W * W;
-        for (int64_t m = 0; m < W; ++m) {
-          for (int64_t c = 0; c < W; ++c) to[m * W + c] = from[c * W + m];
+        float* to = u + turned(p) * point + (block * features + b * block_width) * block_width;
+        const float* from = square + p * block_width * block_width;
+        for (int64_t m = 0; m < block_width; ++m) {
+          for (int64_t c = 0; c < block_width; ++c) to[m * block_width + c] = from[c * block_width + m];
         }
       }
     }
@@ -220,66 +221,69 @@ void turned_weights(const float* w, int64_t channels, int64_t blocks, int64_t be
 
 void convolve(const WinogradShape& s, const float* source, const float* u, const float* bias, float* result,
               int64_t begin, int64_t end, float* scratch) {
-  const int64_t channels = s.source_blocks * W;
+  const int64_t channels = s.source_blocks * block_width;
   float* sources = scratch;
   float* products = scratch + points * point_distance(channels, tiles_together);
-  static constexpr auto one = tiles<1, 1, W>, two = tiles<2, 1, W>;
+  static constexpr auto one = tiles<1, 1, block_width>, two = tiles<2, 1, block_width>;
   for (int64_t first = begin; first < end; first += tiles_together) {
     const int64_t count = std::min(tiles_together, end - first);
     const int64_t source_point = point_distance(channels, count);
-    const int64_t product_point = point_distance(s.result_blocks * W, count);
+    const int64_t product_point = point_distance(s.result_blocks * block_width, count);
     for (int64_t b = 0; b < s.source_blocks; ++b)
-      source_block(s, source, b, first, count, sources + b * count * W, source_point);
+      source_block(s, source, b, first, count, sources + b * count * block_width, source_point);
     Tile tile;
     tile.blocks = s.source_blocks;
-    tile.block = W;
-    tile.a_block = tile.y_panel = count * W;
-    tile.b_panel = channels * W;
-    tile.y_row = W;
+    tile.block = block_width;
+    tile.a_block = tile.y_panel = count * block_width;
+    tile.b_panel = channels * block_width;
+    tile.y_row = block_width;
     for (int64_t p = 0; p < points; ++p) {
       for (int64_t b = 0; b < s.result_blocks; b += 2) {
         const auto& multiply = b + 1 < s.result_blocks ? two : one;
-        const float* panel = u + (p * s.result_blocks + b) * channels * W;
+        const float* panel = u + (p * s.result_blocks + b) * channels * block_width;
         for (int64_t t = 0; t < count; t += tile_rows) {
           const auto rows = static_cast<size_t>(std::min<int64_t>(tile_rows, count - t));
-          multiply[rows - 1](tile, sources + p * source_point + t * W, panel, nullptr,
-                             products + p * product_point + (b * count + t) * W);
+          multiply[rows - 1](tile, sources + p * source_point + t * block_width, panel, nullptr,
+                             products + p * product_point + (b * count + t) * block_width);
         }
       }
     }
     for (int64_t b = 0; b < s.result_blocks; ++b)
-      result_block(s, products + b * count * W, product_point, bias, b, first, count, result);
+      result_block(s, products + b * count * block_width, product_point, bias, b, first, count, result);
   }
 }
 
 int64_t scratch_floats(const WinogradShape& s) {
-  return points *
-         (point_distance(s.source_blocks * W, tiles_together) + point_distance(s.result_blocks * W, tiles_together));
+  return points * (point_distance(s.source_blocks * block_width, tiles_together) +
+                   point_distance(s.result_blocks * block_width, tiles_together));
 }
 
 void source_point_blocks(const WinogradShape& s, const float* source, int64_t block, int64_t first, int64_t count,
                          float* v) {
-  source_block(s, source, block, first, count, v + block * count * W, point_distance(s.source_blocks * W, count));
+  source_block(s, source, block, first, count, v + block * count * block_width,
+               point_distance(s.source_blocks * block_width, count));
 }
 
 void gradient_point_blocks(const WinogradShape& s, const float* gradient, int64_t block, int64_t first, int64_t count,
                            float* v) {
-  gradient_block(s, gradient, block, first, count, v + block * count * W, point_distance(s.result_blocks * W, count));
+  gradient_block(s, gradient, block, first, count, v + block * count * block_width,
+                 point_distance(s.result_blocks * block_width, count));
 }
 
 // Rows are the channels of half a block of the source, panels are blocks of the result.
 void multiply_points(const WinogradShape& s, const float* source, const float* gradient, int64_t count, int64_t begin,
                      int64_t end, bool adds, float* du) {
-  constexpr int rows = W > 1 ? W / 2 : 1;
+  constexpr int rows = block_width > 1 ? block_width / 2 : 1;
   constexpr int most = 3;
   constexpr int64_t together = 256;  // tiles whose vectors stay in L1
-  static constexpr TileFunction multiply[most] = {&multiply_tile<rows, 1, W, 1>, &multiply_tile<rows, 2, W, 1>,
-                                                  &multiply_tile<rows, 3, W, 1>};
-  const int64_t channels = s.source_blocks * W;
+  static constexpr TileFunction multiply[most] = {&multiply_tile<rows, 1, block_width, 1>,
+                                                  &multiply_tile<rows, 2, block_width, 1>,
+                                                  &multiply_tile<rows, 3, block_width, 1>};
+  const int64_t channels = s.source_blocks * block_width;
   Tile tile;
-  tile.b_panel = count * W;
-  tile.start_row = tile.y_row = W;
-  tile.start_panel = tile.y_panel = channels * W;
+  tile.b_panel = count * block_width;
+  tile.start_row = tile.y_row = block_width;
+  tile.start_panel = tile.y_panel = channels * block_width;
   for (int64_t t = 0; t < count; t += together) {
     tile.block = std::min(together, count - t);
     const bool starts = adds || t > 0;
@@ -287,10 +291,10 @@ void multiply_points(const WinogradShape& s, const float* source, const float* g
       // Three at a time, but no single one at the end where two pairs do.
       const int64_t left = end - b;
       const int64_t panels = left == 4 ? 2 : std::min<int64_t>(most, left);
-      const float* columns = gradient + (b * count + t) * W;
+      const float* columns = gradient + (b * count + t) * block_width;
       for (int64_t c = 0; c < channels; c += rows) {
-        float* y = du + (b * channels + c) * W;
-        const float* factors = source + (c / W * count + t) * W + c % W;
+        float* y = du + (b * channels + c) * block_width;
+        const float* factors = source + (c / block_width * count + t) * block_width + c % block_width;
         multiply[panels - 1](tile, factors, columns, starts ? y : nullptr, y);
       }
       b += panels;
@@ -299,18 +303,18 @@ void multiply_points(const WinogradShape& s, const float* source, const float* g
 }
 
 void weight_gradient(const float* du, int64_t channels, int64_t blocks, int64_t begin, int64_t end, float* dw) {
-  const int64_t point = blocks * channels * W;
+  const int64_t point = blocks * channels * block_width;
   for (int64_t i = begin * channels; i < end * channels; ++i) {
     V x[points], y[9];
 #pragma GCC unroll 16
-    for (int p = 0; p < points; ++p) x[p] = hn::LoadU(d, du + p * point + i * W);
+    for (int p = 0; p < points; ++p) x[p] = hn::LoadU(d, du + p * point + i * block_width);
     transform<WeightGradientTransform>(x, y);
 #pragma GCC unroll 9
-    for (int k = 0; k < 9; ++k) hn::StoreU(y[k], d, dw + (i * 9 + k) * W);
+    for (int k = 0; k < 9; ++k) hn::StoreU(y[k], d, dw + (i * 9 + k) * block_width);
   }
 }
 
-int64_t vector_width() { return W; }
+int64_t vector_width() { return block_width; }
 
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -45,7 +45,11 @@ void check(DType dtype, const Dims& dims, const Layout& from, const Layout& to) 
   auto scratch = allocate_bytes(settlement.scratch_bytes, false);
   Binding binding{{input.raw()}, {got.raw()}, scratch.get(), &settlement};
   auto stream = make_stream(Device::cpu);
-  if (Kernel kernel = functions->prepare(*node, binding)) kernel(*stream);
+  Kernel kernel = functions->prepare(*node, binding);
+  // Where the elements lie alike nothing moves.
+  ASSERT_EQ(settlement.views.empty(), static_cast<bool>(kernel));
+  if (!kernel) got = input;
+  else kernel(*stream);
   stream->synchronize();
   ASSERT_EQ(0, std::memcmp(got.raw(), expected.raw(), static_cast<size_t>(got.bytes())));
 }
