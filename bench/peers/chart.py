@@ -24,12 +24,13 @@ def legend(names):
 
 def draw(rows, names, subtitle):
     """rows: (title, {contender: share of the limit}); names: contender -> title, in the order of the bars."""
-    span = WIDTH - LEFT - RIGHT
+    most = max(1, *(share for _, shares in rows for share in shares.values()))
+    span = (WIDTH - LEFT - RIGHT) / most
     heights = [len(shares) * BAR + GAP for _, shares in rows]
     bottom = TOP + sum(heights)
     parts = [text(16, 28, "One training step: share of the machine's limit reached", 17, weight="600"),
              text(16, 46, subtitle, 11, MUTED), *legend(names)]
-    for percent in range(0, 101, 20):
+    for percent in range(0, int(100 * most) + 1, 20):
         x = LEFT + span * percent / 100
         color = INK if percent == 100 else GRID
         parts.append(f'<line x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{bottom}" stroke="{color}"/>')
@@ -40,7 +41,7 @@ def draw(rows, names, subtitle):
         for name in names:
             if name not in shares:
                 continue
-            length = span * min(shares[name], 1.04)
+            length = span * shares[name]
             color, weight = (INK, "600") if name == "graft" else (MUTED, "normal")
             parts.append(f'<rect x="{LEFT}" y="{y:.1f}" width="{length:.1f}" height="{BAR - 2}" '
                          f'fill="{COLORS[name]}"/>')
