@@ -111,8 +111,9 @@ void pack_rows(const MatrixView& a, int64_t m, int64_t there, int64_t k, float* 
   const hn::CappedTag<float, tile_rows <= 8 ? 8 : 16> d;
   const auto vector = static_cast<int64_t>(hn::Lanes(d));
   const int64_t panel = k * tile_rows;
-  // A vector is wider than a panel: what it writes too much is written again with the next k.
-  const int64_t whole = a.row == 1 && there >= vector ? std::min(m / tile_rows, (there - vector) / tile_rows + 1) : 0;
+  // Where a vector is as wide as a panel or wider, what it writes too much is written again with the next k.
+  const bool fits = a.row == 1 && vector >= tile_rows && there >= vector;
+  const int64_t whole = fits ? std::min(m / tile_rows, (there - vector) / tile_rows + 1) : 0;
   for (int64_t j = 0; j + 1 < k && whole > 0; ++j) {
     const float* from = a.data + j * a.column;
     float* to = packed + j * tile_rows;

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <hwy/highway.h>
 
 #include "tests/support/check_op.h"
 
@@ -42,6 +43,16 @@ TEST(MatMul, Blocks) {
     check_op(cat("(float[413,", m, "] a, float[90,413] b) => (y) { y = Gemm<transA = 1, transB = 1>(a, b) }"), {},
              check);
   }
+}
+
+// Narrow vectors: what machines without AVX2 run.
+TEST(MatMul, OnTheBaseline) {
+  hwy::SetSupportedTargetsForTest(HWY_STATIC_TARGET);
+  OpCheck check{.gradient = false, .tolerance = 1e-4};
+  check_op("(float[49,31] a, float[31,40] b) => (y) { y = MatMul(a, b) }", {}, check);
+  check_op("(float[31,49] a, float[40,31] b) => (y) { y = Gemm<transA = 1, transB = 1>(a, b) }", {}, check);
+  check_op("(float[2,31] a, float[40,31] b) => (y) { y = Gemm<transB = 1>(a, b) }", {}, check);
+  hwy::SetSupportedTargetsForTest(0);
 }
 
 // Operands and results as Transpose leaves them and wants them: heads of attention.
