@@ -12,16 +12,16 @@ ConvSlots conv_slots(const Node& node) {
   return {ConvWay::forward, 0, 1, ~0, 2};
 }
 
-int64_t bias_gradient_scratch(const Node& node, const ConvProblem& p) {
+int64_t bias_gradient_scratch(const Node& node, const ConvProblem& p, int64_t threads) {
   if (!p.bias || p.slots.way != ConvWay::weights) return 0;
-  return ChannelSums::scratch_bytes(channel_view(node, *conv_value(node, p.slots.y)), thread_count());
+  return ChannelSums::scratch_bytes(channel_view(node, *conv_value(node, p.slots.y)), threads);
 }
 
-Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& binding, void* scratch, Kernel kernel) {
+Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& binding, void* scratch, int64_t threads,
+                     Kernel kernel) {
   if (!p.bias) return kernel;
   ChannelView view = channel_view(node, *conv_value(node, p.slots.y));
-  // As many slices as the scratch was settled for.
-  ChannelSums sums(view, scratch, thread_count());
+  ChannelSums sums(view, scratch, threads);
   const auto* dy = static_cast<const float*>(conv_address(binding, p.slots.y));
   auto* db = static_cast<float*>(conv_address(binding, p.slots.bias));
   return [=, sums = sums](Stream& stream) mutable {

@@ -39,7 +39,7 @@ void join_leading(Dims& dims, Dims& strides, size_t kept) {
   strides[0] = stride;
 }
 
-// Products that oneDNN sees as fewer axes are quicker: activations times one matrix is a single 2-D product.
+// Fewer axes make larger products: activations times one matrix is a single 2-D product.
 void simplify(Product& p) {
   size_t rank = p.y.size();
   if (rank == 2) return;
