@@ -1,6 +1,7 @@
 #include "ops/axes.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace graft {
 
@@ -25,6 +26,18 @@ std::vector<int64_t> constant_integers(const Node& node, size_t i) {
   if (!value || !value->is_constant())
     throw UnsupportedError(node.where(), " needs operand ", i, " to be known before the first step");
   return value->data.to_int64();
+}
+
+std::vector<int64_t> transpose_perm(const Node& node) {
+  std::vector<int64_t> reversed(node.inputs[0]->dims.size());
+  std::iota(reversed.rbegin(), reversed.rend(), int64_t{0});
+  return node.integers("perm", reversed);
+}
+
+std::vector<int64_t> inverse_perm(const std::vector<int64_t>& perm) {
+  std::vector<int64_t> inverse(perm.size());
+  for (size_t i = 0; i < perm.size(); ++i) inverse[static_cast<size_t>(perm[i])] = static_cast<int64_t>(i);
+  return inverse;
 }
 
 int64_t read_integer(DType dtype, const void* data, int64_t index) {

@@ -9,6 +9,9 @@ namespace graft {
 size_t checked_axis(const Node& node, int64_t axis, size_t rank);
 // The same for several, sorted. ModelError for one given twice.
 std::vector<size_t> checked_axes(const Node& node, const std::vector<int64_t>& axes, size_t rank);
+// The permutation of a Transpose node, reversed dims by default; and the one that undoes a permutation.
+std::vector<int64_t> transpose_perm(const Node& node);
+std::vector<int64_t> inverse_perm(const std::vector<int64_t>& perm);
 // The integers of operand i. UnsupportedError where they are not known at plan time.
 std::vector<int64_t> constant_integers(const Node& node, size_t i);
 // The integer of operand i as it is found when the node runs.

@@ -1,5 +1,6 @@
 // DepthToSpace: channels become pixels of b by b blocks. SpaceToDepth: the reverse. Both split, transpose and join
 // axes.
+#include "ops/axes.h"
 #include "ops/gradient.h"
 #include "ops/layout_copy.h"
 
@@ -61,9 +62,7 @@ Kernel prepare_rearranged(const Node& node, const Binding& binding) {
 
 Vals rearranged_rule(Gradient& g) {
   Rearrangement r = rearrangement(g.node());
-  std::vector<int64_t> inverse(r.perm.size());
-  for (size_t i = 0; i < r.perm.size(); ++i) inverse[static_cast<size_t>(r.perm[i])] = static_cast<int64_t>(i);
-  return {reshape(transpose(reshape(g.dy(0), r.permuted), inverse), g.x(0).dims())};
+  return {reshape(transpose(reshape(g.dy(0), r.permuted), inverse_perm(r.perm)), g.x(0).dims())};
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // MatMul, and graft.MatMul with transA and transB: gradients read operands as they lie instead of transposing them.
+#include "ops/axes.h"
 #include "ops/gradient.h"
 #include "ops/product.h"
 
@@ -30,11 +31,9 @@ std::vector<Candidate> propose_matmul(const Node& node) {
   const Value& y = *node.outputs[0];
   const Node* behind = y.users.size() == 1 ? y.users[0] : nullptr;
   if (behind && behind->type == "Transpose" && behind->domain.empty()) {
-    const std::vector<int64_t> perm = behind->integers("perm");
+    const std::vector<int64_t> perm = transpose_perm(*behind);
     if (perm.size() == y.dims.size() && perm.size() > 2) {
-      std::vector<int64_t> inverse(perm.size());
-      for (size_t i = 0; i < perm.size(); ++i) inverse[static_cast<size_t>(perm[i])] = static_cast<int64_t>(i);
-      Layout layout = Layout::plain(behind->outputs[0]->dims).transposed(inverse);
+      Layout layout = Layout::plain(behind->outputs[0]->dims).transposed(inverse_perm(perm));
       if (layout.strides.back() == 1 || layout.strides[perm.size() - 2] == 1) strided.outputs[0] = layout;
     }
   }

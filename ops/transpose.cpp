@@ -1,6 +1,4 @@
 // Transpose: y[i_perm[0], i_perm[1], ...] = x[i_0, i_1, ...]
-#include <numeric>
-
 #include "ops/axes.h"
 #include "ops/gradient.h"
 #include "ops/layout_copy.h"
@@ -8,17 +6,10 @@
 namespace graft {
 namespace {
 
-// perm, reversed dims by default
-std::vector<int64_t> perm_of(const Node& node) {
-  std::vector<int64_t> reversed(node.inputs[0]->dims.size());
-  std::iota(reversed.rbegin(), reversed.rend(), int64_t{0});
-  return node.integers("perm", reversed);
-}
-
 void infer_transpose(Node& node) {
   const Value* x = node.input(0);
   if (node.inputs.size() != 1 || !x) throw ModelError(node.where(), " wants one operand");
-  std::vector<int64_t> perm = perm_of(node);
+  std::vector<int64_t> perm = transpose_perm(node);
   const size_t rank = x->dims.size();
   if (perm.size() != rank) throw ModelError(node.where(), " perm ", perm, " does not fit shape ", x->dims);
   for (int64_t axis : perm) {
@@ -32,27 +23,21 @@ void infer_transpose(Node& node) {
   for (int64_t axis : perm) y->dims.push_back(x->dims[static_cast<size_t>(axis)]);
 }
 
-std::vector<int64_t> inverse_of(const std::vector<int64_t>& perm) {
-  std::vector<int64_t> inverse(perm.size());
-  for (size_t i = 0; i < perm.size(); ++i) inverse[static_cast<size_t>(perm[i])] = static_cast<int64_t>(i);
-  return inverse;
-}
-
 // The elements stay where they are and only the names of the axes change. First as y is plain, which is chosen where x
 // may lie in any way at no cost: a weight whose master is not laid out yet, a constant. Then as x lies: whoever wants y
 // otherwise copies it then, at the price that a copy would have here.
 std::vector<Candidate> propose_transpose(const Node& node) {
   const Value& x = *node.inputs[0];
-  const std::vector<int64_t> perm = perm_of(node);
+  const std::vector<int64_t> perm = transpose_perm(node);
   const Layout plain = Layout::plain(node.outputs[0]->dims);
-  return {{.inputs = {plain.transposed(inverse_of(perm))}, .outputs = {plain}},
+  return {{.inputs = {plain.transposed(inverse_perm(perm))}, .outputs = {plain}},
           {.inputs = {x.layout}, .outputs = {x.layout.transposed(perm)}}};
 }
 
 // The copy of x under y's names.
 LayoutCopy copy_of(const Node& node) {
   const Value& y = *node.outputs[0];
-  return {y.dtype, y.dims, node.inputs[0]->layout.transposed(perm_of(node)), y.layout};
+  return {y.dtype, y.dims, node.inputs[0]->layout.transposed(transpose_perm(node)), y.layout};
 }
 
 Settlement settle_transpose(const Node& node, const Settlement*) {
@@ -68,7 +53,7 @@ Kernel prepare_transpose(const Node& node, const Binding& binding) {
   return prepare_layout_copy(node, copy_of(node), binding);
 }
 
-Vals transpose_rule(Gradient& g) { return {transpose(g.dy(0), inverse_of(perm_of(g.node())))}; }
+Vals transpose_rule(Gradient& g) { return {transpose(g.dy(0), inverse_perm(transpose_perm(g.node())))}; }
 
 }  // namespace
 
