@@ -2,8 +2,8 @@
 
 Float64 against directional central differences, float32 against float64. For the differences the parameters become
 inputs of a copy of the model, so that they can be moved by less than float32 resolves. A network of ten million
-rectifiers has kinks everywhere: where a difference crosses one, or float32 lies on the other side of one, a copy
-without kinks (kinks.py) decides.
+rectifiers has kinks everywhere: where float32 lies on the other side of one, other inputs are drawn until it does not;
+where a difference crosses one, which all do there, a copy without kinks (kinks.py) decides.
 """
 import argparse
 import pathlib
@@ -15,6 +15,7 @@ import kinks
 from support import Checks, Graft, disagreements, exported_for_training, float_tensors, make_inputs
 
 TOLERANCE, TOLERANCE32 = 1e-6, 1e-4
+DRAWS = 200
 STEPS = [1e-5, 1e-6, 1e-7, 2e-8]  # relative; smaller where a kink is crossed
 
 
@@ -118,14 +119,18 @@ class Case:
         return value
 
 
-def check_float32(case, checks, gradients):
-    single = case.gradients(double=False)
-    wrong, worst = disagreements(single, gradients, TOLERANCE32)
-    how = ""
-    if wrong:
-        how = f" on float32's side of all kinks ({worst:.1e} on its own)"
-        wrong, worst = disagreements(single, case.gradients(True, case.pattern(double=False)), TOLERANCE32)
-    checks.expect(not wrong, f"float32 gradients within {worst:.1e} of float64{how} {wrong or ''}")
+def check_float32(draw, checks):
+    """Compares at the first of the drawn points at which float32 takes float64's side of every kink."""
+    for seed in range(DRAWS):
+        case = draw(seed)
+        single, double = case.pattern(double=False), case.pattern(double=True)
+        if all(np.array_equal(single[name], double[name]) for name in double):
+            break
+    else:
+        checks.expect(False, f"float32 crosses kinks for all of {DRAWS} inputs")
+        return
+    wrong, worst = disagreements(case.gradients(double=False), case.gradients(double=True), TOLERANCE32)
+    checks.expect(not wrong, f"float32 gradients within {worst:.1e} of float64, inputs {seed} {wrong or ''}")
 
 
 def check_directions(case, checks, gradients, point, count):
@@ -162,8 +167,9 @@ def main():
     checks, path = Checks(), args.models / f"{args.name}.onnx"
     model = onnx.load(path)
     mode = args.mode or ("train" if exported_for_training(model) else "infer")
+    graft = Graft(args.graft)
     inputs = make_inputs(args.name, model, args.batch)
-    case = Case(Graft(args.graft), path, inputs, mode)
+    case = Case(graft, path, inputs, mode)
     gradients = case.gradients(double=True)
 
     tensors = case.tensors
@@ -174,7 +180,7 @@ def main():
     missing = (weights | float_inputs) - set(gradients)
     checks.expect(not missing, f"{len(gradients)} gradients, of all weights and float inputs {sorted(missing) or ''}")
     checks.expect(all(np.isfinite(a).all() for a in gradients.values()), "gradients are finite")
-    check_float32(case, checks, gradients)
+    check_float32(lambda seed: Case(graft, path, make_inputs(args.name, model, args.batch, seed), mode), checks)
     point = {name: (tensors | inputs)[name].astype(np.float64) for name in gradients if name not in statistics}
     check_directions(case, checks, gradients, point, args.directions)
     checks.finish()

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 STEPS = 20
+ROUNDING = 1e-12  # a gradient below this norm in float64 is zero but for rounding errors
 OPTIMISERS = {
     "sgd": (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}, {"momentum_buffer": "momentum"}),
     "adam": (torch.optim.Adam, {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
@@ -114,7 +115,32 @@ def population_variances(net, variances):
     return [follow(name, m) for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)]
 
 
-def train(make, initial, kind, xs, ys):
+def noisy_in_float64(make, kind, history, noisy, xs, ys):
+    """The parameters `noisy` and their moments after one step in float64 from each recorded state."""
+    optimiser_class, options, state_names = OPTIMISERS[kind]
+    found = {}
+    for step, (x, y) in enumerate(zip(xs, ys)) if noisy else ():
+        net = make().double().train()
+        optimiser = optimiser_class(net.parameters(), **options)
+
+        def before(folder, name):
+            return torch.from_numpy(history[f"{folder}/{name}"][step]).double()
+
+        for name, p in net.named_parameters():
+            p.data.copy_(before("param", name))
+            optimiser.state[p] = {theirs: before(ours, name) for theirs, ours in state_names.items()}
+            optimiser.state[p]["step"] = torch.tensor(float(step))
+        nn.functional.cross_entropy(net(torch.from_numpy(x).double()), torch.from_numpy(y)).backward()
+        optimiser.step()
+        for name, p in net.named_parameters():
+            if name in noisy:
+                arrays = {"param": p.data} | {ours: optimiser.state[p][theirs] for theirs, ours in state_names.items()}
+                for folder, array in arrays.items():
+                    found.setdefault(f"{folder}64/{name}", []).append(array.numpy().copy())
+    return found
+
+
+def train(make, initial, kind, xs, ys, noisy):
     """Parameters, statistics and optimiser state before the first and after every step, and the losses."""
     optimiser_class, options, state_names = OPTIMISERS[kind]
     net = make()
@@ -144,8 +170,9 @@ def train(make, initial, kind, xs, ys):
         optimiser.step()
         losses.append(loss.item())
         snapshot()
+    history |= noisy_in_float64(make, kind, history, noisy, xs, ys)
     record[f"{kind}/loss"] = np.array(losses, np.float32)
-    return record | {f"{kind}/{name}": np.stack(arrays).astype(np.float32) for name, arrays in history.items()}
+    return record | {f"{kind}/{name}": np.stack(arrays) for name, arrays in history.items()}
 
 
 def record(make, shape, seed):
@@ -164,8 +191,9 @@ def record(make, shape, seed):
     x, ct = torch.from_numpy(xs[0]), torch.from_numpy(cotangent)
     arrays |= {f"gradient32/{name}": a for name, a in gradients(net, x, ct).items()}
     arrays |= {f"gradient64/{name}": a for name, a in gradients(net.double(), x.double(), ct.double()).items()}
+    noisy = {name for name, _ in net.named_parameters() if np.linalg.norm(arrays[f"gradient64/{name}"]) < ROUNDING}
     for kind in OPTIMISERS:
-        arrays |= train(make, initial, kind, xs, ys)
+        arrays |= train(make, initial, kind, xs, ys, noisy)
     return arrays
 
 

@@ -20,14 +20,20 @@ constexpr const char* networks[] = {"small_mlp", "small_cnn", "block"};
 
 std::map<std::string, Dims> dims_of(const Tensor& x) { return {{"x", x.dims()}}; }
 
+SessionOptions in(DType dtype) {
+  SessionOptions options;
+  options.double_precision = dtype == DType::f64;
+  return options;
+}
+
 std::string test_name(const std::string& first, const std::string& second) { return first + "_" + second; }
 
 // a - b for the names of a
 Tensors differences(const Tensors& a, const Tensors& b) {
   Tensors found;
   for (const auto& [name, value] : a) {
-    Tensor difference = value.cast(DType::f64).clone();
-    for (int64_t i = 0; i < value.count(); ++i) difference.data<double>()[i] -= b.at(name).data<float>()[i];
+    Tensor difference = value.cast(DType::f64).clone(), less = b.at(name).cast(DType::f64);
+    for (int64_t i = 0; i < value.count(); ++i) difference.data<double>()[i] -= less.data<double>()[i];
     found[name] = difference;
   }
   return found;
@@ -40,9 +46,7 @@ TEST_P(RecordedGradients, OfLogitsAgree) {
   bool wide = dtype == DType::f64;
   double tolerance = wide ? gradient_tolerance_f64 : gradient_tolerance;
   Recording recording(network);
-  SessionOptions options;
-  options.double_precision = wide;
-  ModelSession model = ModelSession::open(recording.model(), options);
+  ModelSession model = ModelSession::open(recording.model(), in(dtype));
   Tensor x = recording.array("gradient/x").cast(dtype);
   Program& vjp = model.session().vjp(dims_of(x), Mode::train);
   vjp.set_input("x", x);
@@ -63,7 +67,7 @@ INSTANTIATE_TEST_SUITE_P(PyTorch, RecordedGradients,
                            return test_name(std::get<0>(run.param), std::string(name_of(std::get<1>(run.param))));
                          });
 
-class RecordedSteps : public testing::TestWithParam<std::tuple<const char*, const char*>> {
+class RecordedSteps : public testing::TestWithParam<std::tuple<const char*, const char*, DType>> {
  protected:
   OptimiserOptions optimiser_options() const {
     auto number = [&](const char* name) { return recording_.number(optimiser_ + "/option/" + name); };
@@ -90,7 +94,7 @@ class RecordedSteps : public testing::TestWithParam<std::tuple<const char*, cons
 
   // The loss of one step.
   double train(const TrainingPrograms& programs, int64_t step) const {
-    return test::train_step(programs, recording_.row("steps/x", step), recording_.row("steps/y", step),
+    return test::train_step(programs, recording_.row("steps/x", step).cast(dtype_), recording_.row("steps/y", step),
                             recording_.number(optimiser_ + "/option/lr"));
   }
 
@@ -112,9 +116,9 @@ class RecordedSteps : public testing::TestWithParam<std::tuple<const char*, cons
 
   void set_states(int64_t step) {
     ParameterStore& store = session().store();
-    for (const auto& [name, value] : recorded("param", step)) store.write(name, value);
+    for (const auto& [name, value] : recorded("param", step)) store.write(name, value.cast(dtype_));
     for (const auto& [suffix, folder] : moments()) {
-      for (const auto& [name, value] : recorded(folder, step)) store.write(name + suffix, value);
+      for (const auto& [name, value] : recorded(folder, step)) store.write(name + suffix, value.cast(dtype_));
     }
     store.write("optimiser/step", Tensor::scalar(step));
   }
@@ -126,11 +130,28 @@ class RecordedSteps : public testing::TestWithParam<std::tuple<const char*, cons
     return found;
   }
 
+  // What is recorded after a step from the recorded state. The gradient of a bias before a live BatchNormalization, or
+  // of attention's keys, is zero but for rounding, which Adam scales up to whole steps: in float32 these are nobody's
+  // to compare, in float64 the rounding is far below Adam's epsilon, and PyTorch's own float64 step is recorded.
+  Tensors recorded_after(const std::string& folder, int64_t step) const {
+    Tensors found = recorded(folder, step + 1);
+    if (dtype_ == DType::f64) {
+      std::string prefix = optimiser_ + "/" + folder + "64/";
+      for (const auto& name : recording_.names(prefix)) found[name] = recording_.row(prefix + name, step);
+    } else if (optimiser_ != "sgd") {
+      std::erase_if(found, [&](const auto& entry) { return recording_.has_noise_for_gradient(entry.first); });
+    }
+    return found;
+  }
+
+  size_t left_out() const { return dtype_ == DType::f32 && optimiser_ != "sgd" && network_ != "small_mlp" ? 1 : 0; }
+
   Session& session() { return model_.session(); }
 
-  std::string optimiser_ = std::get<1>(GetParam());
-  Recording recording_{std::get<0>(GetParam())};
-  ModelSession model_ = ModelSession::open(recording_.model());
+  std::string network_ = std::get<0>(GetParam()), optimiser_ = std::get<1>(GetParam());
+  DType dtype_ = std::get<2>(GetParam());
+  Recording recording_{network_};
+  ModelSession model_ = ModelSession::open(recording_.model(), in(dtype_));
 };
 
 TEST_P(RecordedSteps, EachAgreesFromTheRecordedState) {
@@ -140,20 +161,14 @@ TEST_P(RecordedSteps, EachAgreesFromTheRecordedState) {
     double loss = train(step_programs, step);
     std::string what = cat("step ", step);
     EXPECT_NEAR(loss, recorded_loss(step), step_tolerance * recorded_loss(step)) << what;
-    // A moment made of noise alone differs by as much as float32 resolves of the gradient's norm.
-    auto drop_noise = [&](Tensors& tensors) {
-      if (optimiser_ == "sgd") return;
-      std::erase_if(tensors, [&](const auto& entry) { return recording_.has_noise_for_gradient(entry.first); });
-    };
-    Tensors wanted = recorded("param", step + 1);
-    drop_noise(wanted);
+    Tensors wanted = recorded_after("param", step);
+    EXPECT_EQ(wanted.size() + left_out(), recorded("param", step).size());
     Tensors got = states(wanted);
     expect_agreement(got, wanted, step_tolerance, what);
     Tensors before = recorded("param", step);
     expect_agreement(differences(got, before), differences(wanted, before), update_tolerance, what + " update");
     for (const auto& [suffix, folder] : moments()) {
-      wanted = recorded(folder, step + 1);
-      drop_noise(wanted);
+      wanted = recorded_after(folder, step);
       expect_agreement(states(wanted, suffix), wanted, gradient_tolerance, what + " " + folder);
     }
     EXPECT_EQ(session().store().read("optimiser/step").data<int64_t>()[0], step + 1);
@@ -170,8 +185,12 @@ TEST_P(RecordedSteps, FreeRunFollowsTheLosses) {
 }
 
 INSTANTIATE_TEST_SUITE_P(PyTorch, RecordedSteps,
-                         testing::Combine(testing::ValuesIn(networks), testing::Values("sgd", "adam", "adamw")),
-                         [](const auto& run) { return test_name(std::get<0>(run.param), std::get<1>(run.param)); });
+                         testing::Combine(testing::ValuesIn(networks), testing::Values("sgd", "adam", "adamw"),
+                                          testing::Values(DType::f32, DType::f64)),
+                         [](const auto& run) {
+                           return test_name(test_name(std::get<0>(run.param), std::get<1>(run.param)),
+                                            std::string(name_of(std::get<2>(run.param))));
+                         });
 
 // With n elements a channel, PyTorch's running variance gains n / (n - 1) times what ours does.
 TEST(RunningVariance, IsThePopulationsAsOnnxHasIt) {

@@ -25,8 +25,7 @@ class Recording {
   // The arrays below `prefix`, by what follows it.
   std::vector<std::string> names(const std::string& prefix) const;
   Tensors below(const std::string& prefix) const;
-  // Whether a parameter has no gradient but rounding errors, as a bias before a live BatchNormalization or that of
-  // attention's keys. Adam scales these up to whole steps: its values of such a parameter are nobody's to compare.
+  // Whether a parameter has no gradient but rounding errors.
   bool has_noise_for_gradient(const std::string& parameter) const;
 
  private:
