@@ -43,6 +43,10 @@ double flops(const Node& node) {
   if (type == "Conv") return convolution(node.output(0), node.input(1));
   if (type == "ConvTranspose" || type == "ConvGradData") return convolution(node.input(0), node.input(1));
   if (type == "ConvGradWeights") return convolution(node.input(1), node.output(0));
+  if (type == "DepthwiseNormalization")
+    return convolution(node.output(0), node.input(5)) + count_of(node.input(0)) + count_of(node.output(0));
+  if (type == "DepthwiseNormalizationGrad")  // of weights and of data
+    return 2 * convolution(node.input(0), node.input(4)) + count_of(node.input(0)) + count_of(node.input(1));
   if (std::find(moves.begin(), moves.end(), type) != moves.end()) return 0;
   double largest = 0;
   for (const auto* operands : {&node.inputs, &node.outputs}) {

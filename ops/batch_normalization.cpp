@@ -1,6 +1,7 @@
 // BatchNormalization, with running statistics or live ones, alone or with the addition and the activation behind it.
 // Own kernels: they work on x as it lies, and all of it is bound by memory.
-#include <cmath>
+#include "ops/batch_normalization.h"
+
 #include <limits>
 
 #include "ops/channel_passes.h"
@@ -8,6 +9,30 @@
 #include "ops/normalization_loops.h"
 
 namespace graft {
+
+Activation activation_of(const Node& node, const std::string& prefix) {
+  std::string name = node.text(prefix + "activation", "none");
+  if (name == "none") return {};
+  if (name == "relu") return {Epilogue::clamp, 0, std::numeric_limits<double>::quiet_NaN()};
+  if (name == "hard_swish") return {Epilogue::hard_swish};
+  if (name != "clip")
+    throw ModelError(node.where(), " has the activation \"", name, "\": allowed are none, relu, clip and hard_swish");
+  Activation clip{Epilogue::clamp, node.real(prefix + "min", -HUGE_VAL), node.real(prefix + "max", HUGE_VAL)};
+  // Padding channels stay zero only if f(0) = 0.
+  if (!(clip.low <= 0 && !(clip.high < 0)))
+    throw ModelError(node.where(), " has limits ", clip.low, ", ", clip.high, " that 0 is not between");
+  return clip;
+}
+
+Slope slope_from_x(Epilogue epilogue) {
+  switch (epilogue) {
+    case Epilogue::clamp: return Slope::clamp;
+    case Epilogue::hard_swish: return Slope::hard_swish;
+    case Epilogue::none: break;
+  }
+  return Slope::one;
+}
+
 namespace {
 
 // Operands: x, scale, bias, mean, var, residual -> y, running mean, running var, and bytes for backward
@@ -22,29 +47,7 @@ double epsilon_of(const Node& node) { return node.real("epsilon", 1e-5); }
 // Whether forward leaves a bit an element for backward: is the slope of the activation 1 there?
 bool has_bits(const Node& node) { return node.integer("bits", 0) != 0; }
 
-struct Activation {
-  Epilogue epilogue = Epilogue::none;
-  double low = 0, high = 0;
-};
-
-Activation activation_of(const Node& node) {
-  std::string name = node.text("activation", "none");
-  if (name == "none") return {};
-  if (name == "relu") return {Epilogue::clamp, 0, std::numeric_limits<double>::quiet_NaN()};
-  if (name == "clip") return {Epilogue::clamp, node.real("min", -HUGE_VAL), node.real("max", HUGE_VAL)};
-  if (name == "hard_swish") return {Epilogue::hard_swish};
-  throw ModelError(node.where(), " has the activation \"", name, "\": allowed are none, relu, clip and hard_swish");
-}
-
-Slope slope_of(const Node& node) {
-  if (has_bits(node)) return Slope::bits;
-  switch (activation_of(node).epilogue) {
-    case Epilogue::clamp: return Slope::clamp;
-    case Epilogue::hard_swish: return Slope::hard_swish;
-    case Epilogue::none: break;
-  }
-  return Slope::one;
-}
+Slope slope_of(const Node& node) { return has_bits(node) ? Slope::bits : slope_from_x(activation_of(node).epilogue); }
 
 void check_operand(const Node& node, size_t i, const Value& like, const Dims& wanted) {
   const Value* value = node.input(i);
@@ -60,10 +63,7 @@ void check_operands(const Node& node, const std::vector<size_t>& vectors, const 
   if (x.dims.size() < 2) throw ModelError(node.where(), " wants an input of rank 2 or more, got ", x.dims);
   for (size_t i : vectors) check_operand(node, i, x, {x.dims[1]});
   for (size_t i : maps) check_operand(node, i, x, x.dims);
-  Activation activation = activation_of(node);
-  // Padding channels stay zero only if f(0) = 0.
-  if (activation.epilogue == Epilogue::clamp && !(activation.low <= 0 && !(activation.high < 0)))
-    throw ModelError(node.where(), " has limits ", activation.low, ", ", activation.high, " that 0 is not between");
+  activation_of(node);  // refuses what makes no sense
 }
 
 // Index of the opaque result that keeps what backward needs; none when nothing is differentiated.
@@ -108,11 +108,6 @@ struct ChannelVectors {
   int64_t channels;
 };
 
-// Both directions must find the same t: the activation has a kink.
-template <class T>
-T live_factor(T scale, T inverse) {
-  return static_cast<T>(static_cast<double>(scale) * static_cast<double>(inverse));
-}
 template <class T>
 T frozen_factor(T scale, T var, double epsilon) {
   return scale / std::sqrt(var + static_cast<T>(epsilon));
@@ -180,20 +175,14 @@ struct Normalization {
 
   void give_live(int64_t c, double sum, double sum_of_squares) const {
     auto count = static_cast<double>(passes.values());
-    double offset = sum / count;
-    double batch_mean = static_cast<double>(vectors[0][c]) + offset;
-    double batch_var = std::max(sum_of_squares / count - offset * offset, 0.0);
-    auto inverse = static_cast<T>(1 / std::sqrt(batch_var + epsilon));
-    auto running = [&](T old, double batch) {
-      return static_cast<T>(static_cast<double>(old) * momentum + batch * (1 - momentum));
-    };
-    if (new_mean) new_mean[c] = running(mean[c], batch_mean);
-    if (new_var) new_var[c] = running(var[c], batch_var);
-    give(c, static_cast<T>(batch_mean), live_factor(scale[c], inverse));
+    auto found = live_statistics<T>(static_cast<double>(vectors[0][c]), sum, sum_of_squares, count, epsilon);
+    if (new_mean) new_mean[c] = running_statistic(mean[c], found.batch_mean, momentum);
+    if (new_var) new_var[c] = running_statistic(var[c], found.batch_var, momentum);
+    give(c, found.mean, live_factor(scale[c], found.inverse));
     if (!saved) return;
-    saved->mean[c] = vectors[0][c];
-    saved->inverse()[c] = inverse;
-    saved->rest()[c] = static_cast<T>(batch_mean - static_cast<double>(vectors[0][c]));
+    saved->mean[c] = found.mean;
+    saved->inverse()[c] = found.inverse;
+    saved->rest()[c] = found.rest;
   }
 
   void second(const ChannelPiece& piece, int64_t number) const {
@@ -317,14 +306,11 @@ struct NormalizationGrad {
         live ? static_cast<double>(saved->inverse()[c]) : 1 / std::sqrt(static_cast<double>(var[c]) + epsilon);
     if (dscale) dscale[c] = static_cast<T>(sum_x * inverse);
     if (dbias) dbias[c] = static_cast<T>(sum);
-    double by_dt = static_cast<double>(scale[c]) * inverse;
-    auto count = static_cast<double>(passes.values());
-    vectors[3][c] = static_cast<T>(by_dt);
-    vectors[4][c] = static_cast<T>(-by_dt * sum_x * inverse * inverse / count);
-    // dx sums to zero, with the factors as they are rounded: the bias before has no gradient.
     double rest = live ? static_cast<double>(saved->rest()[c]) : 0;
-    vectors[5][c] =
-        static_cast<T>(-static_cast<double>(vectors[3][c]) * sum / count - static_cast<double>(vectors[4][c]) * rest);
+    auto factors = grad_factors(scale[c], inverse, rest, sum, sum_x, static_cast<double>(passes.values()));
+    vectors[3][c] = factors.slope;
+    vectors[4][c] = factors.slope_x;
+    vectors[5][c] = factors.offset;
   }
 
   void second(const ChannelPiece& piece, int64_t number) const {

@@ -3,6 +3,7 @@
 
 #include "ops/channel_view.h"
 #include "ops/conv.h"
+#include "ops/slices.h"
 #include "ops/winograd_loops.h"
 
 namespace graft {
@@ -43,16 +44,6 @@ int64_t chunk_of(const WinogradShape& s) {
   return (s.tiles() + chunks - 1) / chunks;
 }
 
-constexpr int64_t whole_thread = 1 << 20;  // the cost of an item that is worth a thread
-
-// A part of [0, count) for each thread.
-template <class F>
-void split(int64_t count, int64_t threads, F f) {
-  parallel_for(threads, whole_thread, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) f(t, count * t / threads, count * (t + 1) / threads);
-  });
-}
-
 struct WinogradConvolution {
   WinogradShape shape;
   bool turned;
@@ -62,11 +53,11 @@ struct WinogradConvolution {
 
   void operator()(Stream&) const {
     const int64_t width = channel_block();
-    split(shape.result_blocks, threads, [&](int64_t, int64_t begin, int64_t end) {
+    for_slices(shape.result_blocks, threads, [&](int64_t, int64_t begin, int64_t end) {
       if (turned) winograd_turned_weights(w, shape.result_blocks * width, shape.source_blocks, begin, end, u);
       else winograd_weights(w, shape.source_blocks * width, shape.result_blocks, begin, end, u);
     });
-    split(shape.tiles(), threads, [&](int64_t thread, int64_t begin, int64_t end) {
+    for_slices(shape.tiles(), threads, [&](int64_t thread, int64_t begin, int64_t end) {
       winograd_convolve(shape, source, u, bias, result, begin, end, scratch + thread * per_thread);
     });
   }
@@ -83,13 +74,13 @@ struct WinogradWeightGradient {
     const int64_t channels = shape.source_blocks * width, features = shape.result_blocks * width;
     for (int64_t first = 0; first < shape.tiles(); first += chunk) {
       const int64_t count = std::min(chunk, shape.tiles() - first);
-      split(shape.source_blocks + shape.result_blocks, threads, [&](int64_t, int64_t begin, int64_t end) {
+      for_slices(shape.source_blocks + shape.result_blocks, threads, [&](int64_t, int64_t begin, int64_t end) {
         for (int64_t b = begin; b < end; ++b) {
           if (b < shape.source_blocks) winograd_source(shape, source, b, first, count, sources);
           else winograd_gradient(shape, gradient, b - shape.source_blocks, first, count, gradients);
         }
       });
-      split(points, threads, [&](int64_t, int64_t begin, int64_t end) {
+      for_slices(points, threads, [&](int64_t, int64_t begin, int64_t end) {
         for (int64_t p = begin; p < end; ++p) {
           winograd_multiply(shape, sources + p * winograd_point(channels, count),
                             gradients + p * winograd_point(features, count), count, 0, shape.result_blocks, first > 0,
@@ -97,7 +88,7 @@ struct WinogradWeightGradient {
         }
       });
     }
-    split(shape.result_blocks, threads, [&](int64_t, int64_t begin, int64_t end) {
+    for_slices(shape.result_blocks, threads, [&](int64_t, int64_t begin, int64_t end) {
       winograd_weight_gradient(du, channels, shape.result_blocks, begin, end, dw);
     });
   }

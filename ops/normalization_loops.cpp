@@ -7,6 +7,8 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "ops/epilogue-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -61,40 +63,6 @@ int64_t bit_bytes(int64_t rows, int64_t width) {
   if (width == 1) return rows / lanes * bytes_of_bits(lanes) + rows % lanes + reach;
   int64_t rest = width % lanes;
   return rows * (width / lanes * bytes_of_bits(lanes) + rest / few + rest % few) + reach;
-}
-
-// --- Epilogues ---
-
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V clamp(V t, V low, V high) {
-  V raised = hn::IfThenElse(hn::Lt(t, low), low, t);
-  return hn::IfThenElse(hn::Gt(raised, high), high, raised);
-}
-
-template <class V>
-HWY_INLINE auto is_inside(V t, V low, V high) {
-  return hn::And(hn::Gt(t, low), hn::Not(hn::Ge(t, high)));
-}
-
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V hard_sigmoid(D d, V inner) {
-  return clamp<D>(inner, hn::Zero(d), hn::Set(d, 1));
-}
-
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V hard_swish(D d, V t) {
-  using T = hn::TFromD<D>;
-  return hn::Mul(t, hard_sigmoid(d, hn::MulAdd(t, hn::Set(d, static_cast<T>(1.0 / 6)), hn::Set(d, T(0.5)))));
-}
-
-// dt = dy (h + t/6 inside), h the hard sigmoid
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V hard_swish_grad(D d, V dy, V t) {
-  using T = hn::TFromD<D>;
-  V sixth = hn::Set(d, static_cast<T>(1.0 / 6));
-  V inner = hn::MulAdd(t, sixth, hn::Set(d, T(0.5)));
-  auto inside = hn::And(hn::Gt(inner, hn::Zero(d)), hn::Lt(inner, hn::Set(d, T(1))));
-  return hn::MulAdd(dy, hard_sigmoid(d, inner), hn::IfThenElseZero(inside, hn::Mul(hn::Mul(sixth, t), dy)));
 }
 
 // Bodies hold copies of the rows: pointers behind a reference would be read again after every store.

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <unordered_set>
 
-#include "graph/captures.h"
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
 #include "ops/op.h"
@@ -16,13 +15,7 @@ using pattern::made_by;
 
 class Extender {
  public:
-  explicit Extender(Graph& graph) : graph_(graph) {
-    kept_.insert(graph.outputs.begin(), graph.outputs.end());
-    for (const auto& state : graph.states) kept_.insert(state.out);
-    for (const auto& node : graph.nodes()) {
-      for (const Value* value : captured_values(*node)) kept_.insert(value);
-    }
-  }
+  explicit Extender(Graph& graph) : graph_(graph), kept_(pattern::kept_values(graph)) {}
 
   bool extend(Node* normalization) {
     Value* y = normalization->outputs[0];

@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "graph/passes/passes.h"
+#include "graph/passes/pattern.h"
 
 namespace graft {
 namespace {
@@ -12,10 +13,7 @@ bool is_onnx(const Node& node, std::string_view type) { return node.domain.empty
 
 class Fuser {
  public:
-  explicit Fuser(Graph& graph) : graph_(graph) {
-    kept_.insert(graph.outputs.begin(), graph.outputs.end());
-    for (const auto& state : graph.states) kept_.insert(state.out);
-  }
+  explicit Fuser(Graph& graph) : graph_(graph), kept_(pattern::kept_values(graph)) {}
 
   // Results that are their operand: Identity, casts and reshapes to what is there already.
   void remove_identities() {

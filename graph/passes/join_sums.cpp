@@ -3,25 +3,18 @@
 #include <algorithm>
 
 #include "graph/passes/passes.h"
+#include "graph/passes/pattern.h"
 
 namespace graft {
-namespace {
-
-bool is_kept(const Graph& graph, const Value* value) {
-  return std::find(graph.outputs.begin(), graph.outputs.end(), value) != graph.outputs.end() ||
-         std::any_of(graph.states.begin(), graph.states.end(), [&](const State& s) { return s.out == value; });
-}
-
-}  // namespace
-
 int join_sums(Graph& graph) {
   constexpr size_t dy = 0, more_dy = 7;
+  const auto kept = pattern::kept_values(graph);
   int joined = 0;
   for (Node* node : graph.node_list()) {
     if (node->domain != "graft" || node->type != "BatchNormalizationGrad" || node->input(more_dy)) continue;
     const Value* sum = node->inputs[dy];
     Node* add = sum->producer;
-    if (!add || !add->domain.empty() || add->type != "Add" || sum->users.size() != 1 || is_kept(graph, sum)) continue;
+    if (!add || !add->domain.empty() || add->type != "Add" || sum->users.size() != 1 || kept.count(sum)) continue;
     std::vector<Value*> parts = add->inputs;
     bool alike = std::all_of(parts.begin(), parts.end(),
                              [&](const Value* part) { return part->dims == sum->dims && part->layout == sum->layout; });

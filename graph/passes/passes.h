@@ -43,9 +43,13 @@ void decompose(Graph& graph, const Expander& expand, const Evaluator& evaluate);
 // patterns to leave alone. Returns how often each pattern was found.
 std::map<std::string, int> recognise(Graph& graph, const std::set<std::string>& disabled = {});
 
-// The last pattern of recognise, "normalization_activation": BatchNormalization, perhaps an Add of the same shape,
+// A pattern of recognise, "normalization_activation": BatchNormalization, perhaps an Add of the same shape,
 // Relu, Clip or HardSwish become one node. Returns how many it found.
 int extend_normalization(Graph& graph);
+
+// Behind it, "depthwise_normalization": a live BatchNormalization, perhaps with an activation, a depthwise convolution
+// and another such normalisation become one node. Returns how many it found.
+int join_depthwise(Graph& graph);
 
 // Adds the nodes that compute d(sum of seeds * targets)/d(wanted). Targets and wanted are values of the graph; a seed
 // is a value of its target's shape. Returns one gradient for each wanted value, nullptr where none flows.

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <unordered_set>
 
+#include "graph/captures.h"
+
 namespace graft::pattern {
 
 std::optional<double> number(const Value* value) {
@@ -149,6 +151,15 @@ bool is_closed(const Graph& graph, const Node& root, const std::vector<const Val
     }
   }
   return true;
+}
+
+std::unordered_set<const Value*> kept_values(const Graph& graph) {
+  std::unordered_set<const Value*> kept(graph.outputs.begin(), graph.outputs.end());
+  for (const auto& state : graph.states) kept.insert(state.out);
+  for (const auto& node : graph.nodes()) {
+    for (const Value* value : captured_values(*node)) kept.insert(value);
+  }
+  return kept;
 }
 
 void replace(Graph& graph, Value* old_value, Value* replacement) {

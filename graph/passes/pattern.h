@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "graph/graph.h"
@@ -45,6 +46,9 @@ std::optional<std::vector<int64_t>> reduced_axes(const Node& node);
 
 // Whether everything between `inputs` and the result of `root` is of use for that result only.
 bool is_closed(const Graph& graph, const Node& root, const std::vector<const Value*>& inputs);
+
+// Values that others than nodes of the graph itself read: outputs, what states become, what bodies capture.
+std::unordered_set<const Value*> kept_values(const Graph& graph);
 
 // Puts `replacement` in the place of `old_value`, with its name, and erases what nothing uses any more.
 void replace(Graph& graph, Value* old_value, Value* replacement);

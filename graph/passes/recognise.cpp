@@ -354,6 +354,9 @@ std::map<std::string, int> recognise(Graph& graph, const std::set<std::string>& 
   if (!disabled.count("normalization_activation")) {
     if (int count = extend_normalization(graph)) found["normalization_activation"] = count;
   }
+  if (!disabled.count("depthwise_normalization")) {
+    if (int count = join_depthwise(graph)) found["depthwise_normalization"] = count;
+  }
   return found;
 }
 

@@ -1,0 +1,474 @@
+#include "ops/depthwise_loops.h"
+
+#include <array>
+
+// As in normalization_loops.cpp.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_RVV)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/depthwise_loops.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "ops/epilogue-inl.h"
+
+#ifndef GRAFT_OPS_DEPTHWISE_ROWS
+#define GRAFT_OPS_DEPTHWISE_ROWS
+namespace graft {
+
+// Taps of the window that a row of results meets: tap t of result o is pixel in[t] + o * step.
+template <class T>
+struct RowTaps {
+  std::array<const T*, most_depthwise_taps> in, w;
+  int64_t count = 0;
+
+  void add(const T* from, const T* weights) {
+    in[static_cast<size_t>(count)] = from;
+    w[static_cast<size_t>(count++)] = weights;
+  }
+};
+
+// Rows between margins of zeros, of which the last `count` are there at any time.
+template <class T>
+struct PaddedRows {
+  T* base;
+  int64_t count, left, length, pitch;  // in elements but for count
+
+  PaddedRows(T* scratch, int64_t rows, int64_t left_pixels, int64_t pixels, int64_t padded_pixels, int64_t width)
+      : base(scratch), count(rows), left(left_pixels * width), length(pixels * width), pitch(padded_pixels * width) {
+    for (int64_t row = 0; row < count; ++row) {
+      std::fill_n(padded(row), left, T{0});
+      std::fill_n((*this)[row] + length, pitch - left - length, T{0});
+    }
+  }
+  // From the left margin on.
+  T* padded(int64_t row) const { return base + row % count * pitch; }
+  T* operator[](int64_t row) const { return padded(row) + left; }
+};
+
+}  // namespace graft
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+
+template <class T>
+using Pixel = hn::ScalableTag<T>;
+template <class T>
+using PixelV = hn::Vec<Pixel<T>>;
+
+template <class T>
+HWY_INLINE int64_t pixel_width() {
+  return static_cast<int64_t>(hn::Lanes(Pixel<T>()));
+}
+
+// --- Rows of a normalisation ---
+
+template <Epilogue epilogue, class T>
+HWY_INLINE PixelV<T> activate(PixelV<T> t, [[maybe_unused]] PixelV<T> low, [[maybe_unused]] PixelV<T> high) {
+  if constexpr (epilogue == Epilogue::clamp) return clamp<Pixel<T>>(t, low, high);
+  else if constexpr (epilogue == Epilogue::hard_swish) return hard_swish(Pixel<T>(), t);
+  else return t;
+}
+
+template <Epilogue epilogue, class T>
+HWY_INLINE PixelV<T> activate_grad(PixelV<T> dy, PixelV<T> t, [[maybe_unused]] PixelV<T> low,
+                                   [[maybe_unused]] PixelV<T> high) {
+  if constexpr (epilogue == Epilogue::clamp) return hn::IfThenElseZero(is_inside(t, low, high), dy);
+  else if constexpr (epilogue == Epilogue::hard_swish) return hard_swish_grad(Pixel<T>(), dy, t);
+  else return dy;
+}
+
+template <class T>
+struct Affine {
+  PixelV<T> mean, factor, bias, low, high;
+
+  explicit HWY_INLINE Affine(const BlockNormalization<T>& n)
+      : mean(hn::LoadU(Pixel<T>(), n.mean)),
+        factor(hn::LoadU(Pixel<T>(), n.factor)),
+        bias(hn::LoadU(Pixel<T>(), n.bias)),
+        low(hn::Set(Pixel<T>(), n.low)),
+        high(hn::Set(Pixel<T>(), n.high)) {}
+};
+
+template <Epilogue epilogue, class T>
+HWY_INLINE void normalize_with(const BlockNormalization<T>& n, const T* x, T* u, int64_t elements) {
+  const Pixel<T> d;
+  const Affine<T> a(n);
+#pragma GCC unroll 2
+  for (int64_t i = 0; i < elements; i += pixel_width<T>()) {
+    const auto t = hn::MulAdd(hn::Sub(hn::LoadU(d, x + i), a.mean), a.factor, a.bias);
+    hn::StoreU(activate<epilogue, T>(t, a.low, a.high), d, u + i);
+  }
+}
+
+// Sums of two terms a channel: in vectors for a while, then in double.
+template <class T>
+class TwoSums {
+ public:
+  PixelV<T> a, b;
+
+  HWY_INLINE TwoSums(double* totals, double* more) : totals_(totals), more_(more) { clear(); }
+
+  // Behind a row of so many elements.
+  HWY_INLINE void row_done(int64_t elements) {
+    constexpr int64_t most = 4096;
+    pending_ += elements;
+    if (pending_ >= most) flush();
+  }
+  HWY_INLINE void flush() {
+    T lanes[2 * hn::MaxLanes(Pixel<T>())];
+    const Pixel<T> d;
+    const int64_t width = pixel_width<T>();
+    hn::StoreU(a, d, lanes);
+    hn::StoreU(b, d, lanes + width);
+    for (int64_t v = 0; v < width; ++v) {
+      totals_[v] += static_cast<double>(lanes[v]);
+      more_[v] += static_cast<double>(lanes[width + v]);
+    }
+    clear();
+  }
+
+ private:
+  HWY_INLINE void clear() {
+    a = b = hn::Zero(Pixel<T>());
+    pending_ = 0;
+  }
+
+  double *totals_, *more_;
+  int64_t pending_ = 0;
+};
+
+// x - about, and its square
+template <class T>
+HWY_INLINE void squares_row(const T* x, PixelV<T> about, int64_t elements, TwoSums<T>& sums) {
+  const Pixel<T> d;
+  const int64_t width = pixel_width<T>();
+  PixelV<T> a0 = sums.a, b0 = sums.b, a1 = hn::Zero(d), b1 = a1;
+  auto one = [&](int64_t i, PixelV<T>& sum, PixelV<T>& squares) HWY_ATTR {
+    const auto centred = hn::Sub(hn::LoadU(d, x + i), about);
+    sum = hn::Add(sum, centred);
+    squares = hn::MulAdd(centred, centred, squares);
+  };
+  int64_t i = 0;
+  for (; i + 2 * width <= elements; i += 2 * width) {
+    one(i, a0, b0);
+    one(i + width, a1, b1);
+  }
+  if (i < elements) one(i, a0, b0);
+  sums.a = hn::Add(a0, a1);
+  sums.b = hn::Add(b0, b1);
+}
+
+// dt = dy f'(t), in the place of `dt` where there is one; its sums, alone and times x - mean.
+template <Epilogue epilogue, bool stores, class T>
+HWY_INLINE void grad_sums_with(const BlockNormalization<T>& n, const T* x, const T* dy, T* dt, int64_t elements,
+                               TwoSums<T>& sums) {
+  const Pixel<T> d;
+  const Affine<T> a(n);
+  const int64_t width = pixel_width<T>();
+  PixelV<T> a0 = sums.a, b0 = sums.b, a1 = hn::Zero(d), b1 = a1;
+  auto one = [&](int64_t i, PixelV<T>& sum, PixelV<T>& sum_x) HWY_ATTR {
+    const auto centred = hn::Sub(hn::LoadU(d, x + i), a.mean);
+    const auto t = hn::MulAdd(centred, a.factor, a.bias);
+    const auto gradient = activate_grad<epilogue, T>(hn::LoadU(d, dy + i), t, a.low, a.high);
+    if constexpr (stores) hn::StoreU(gradient, d, dt + i);
+    sum = hn::Add(sum, gradient);
+    sum_x = hn::MulAdd(gradient, centred, sum_x);
+  };
+  int64_t i = 0;
+  for (; i + 2 * width <= elements; i += 2 * width) {
+    one(i, a0, b0);
+    one(i + width, a1, b1);
+  }
+  if (i < elements) one(i, a0, b0);
+  sums.a = hn::Add(a0, a1);
+  sums.b = hn::Add(b0, b1);
+}
+
+template <Epilogue epilogue, class T>
+HWY_INLINE void grad_with(const BlockNormalization<T>& n, const T* x, const T* dy, T* dx, int64_t elements) {
+  const Pixel<T> d;
+  const Affine<T> a(n);
+  const auto slope = hn::LoadU(d, n.slope), slope_x = hn::LoadU(d, n.slope_x), offset = hn::LoadU(d, n.offset);
+  for (int64_t i = 0; i < elements; i += pixel_width<T>()) {
+    const auto centred = hn::Sub(hn::LoadU(d, x + i), a.mean);
+    const auto t = hn::MulAdd(centred, a.factor, a.bias);
+    const auto dt = activate_grad<epilogue, T>(hn::LoadU(d, dy + i), t, a.low, a.high);
+    hn::StoreU(hn::MulAdd(dt, slope, hn::MulAdd(centred, slope_x, offset)), d, dx + i);
+  }
+}
+
+template <class T>
+HWY_INLINE void normalize_row(const BlockNormalization<T>& n, const T* x, T* u, int64_t elements) {
+  switch (n.epilogue) {
+    case Epilogue::none: return normalize_with<Epilogue::none>(n, x, u, elements);
+    case Epilogue::clamp: return normalize_with<Epilogue::clamp>(n, x, u, elements);
+    case Epilogue::hard_swish: return normalize_with<Epilogue::hard_swish>(n, x, u, elements);
+  }
+}
+
+template <bool stores, class T>
+HWY_INLINE void grad_sums_row(const BlockNormalization<T>& n, const T* x, const T* dy, T* dt, int64_t elements,
+                              TwoSums<T>& sums) {
+  switch (n.epilogue) {
+    case Epilogue::none: return grad_sums_with<Epilogue::none, stores>(n, x, dy, dt, elements, sums);
+    case Epilogue::clamp: return grad_sums_with<Epilogue::clamp, stores>(n, x, dy, dt, elements, sums);
+    case Epilogue::hard_swish: return grad_sums_with<Epilogue::hard_swish, stores>(n, x, dy, dt, elements, sums);
+  }
+}
+
+template <class T>
+HWY_INLINE void grad_row(const BlockNormalization<T>& n, const T* x, const T* dy, T* dx, int64_t elements) {
+  switch (n.epilogue) {
+    case Epilogue::none: return grad_with<Epilogue::none>(n, x, dy, dx, elements);
+    case Epilogue::clamp: return grad_with<Epilogue::clamp>(n, x, dy, dx, elements);
+    case Epilogue::hard_swish: return grad_with<Epilogue::hard_swish>(n, x, dy, dx, elements);
+  }
+}
+
+// --- Rows of the convolution ---
+
+// Neighbouring results from `first` on: their sums stay in registers over all taps.
+template <int results, class T>
+HWY_INLINE void correlate_some(const RowTaps<T>& taps, int64_t step, int64_t first, T* out, int64_t out_step) {
+  const Pixel<T> d;
+  PixelV<T> sums[results];
+#pragma GCC unroll 8
+  for (int i = 0; i < results; ++i) sums[i] = hn::Zero(d);
+  const int64_t offset = first * step;
+  for (size_t t = 0; t < static_cast<size_t>(taps.count); ++t) {
+    const auto w = hn::LoadU(d, taps.w[t]);
+    const T* in = taps.in[t] + offset;
+#pragma GCC unroll 8
+    for (int i = 0; i < results; ++i) sums[i] = hn::MulAdd(hn::LoadU(d, in + i * step), w, sums[i]);
+  }
+  out += first * out_step;
+#pragma GCC unroll 8
+  for (int i = 0; i < results; ++i) hn::StoreU(sums[i], d, out + i * out_step);
+}
+
+// out[o * out_step] = sum over taps of w[t] * in[t][o * step]
+template <class T>
+HWY_NOINLINE void correlate(const RowTaps<T>& taps, int64_t count, int64_t step, T* out, int64_t out_step) {
+  int64_t o = 0;
+  for (; o + 8 <= count; o += 8) correlate_some<8>(taps, step, o, out, out_step);
+  switch (count - o) {
+    case 7: return correlate_some<7>(taps, step, o, out, out_step);
+    case 6: return correlate_some<6>(taps, step, o, out, out_step);
+    case 5: return correlate_some<5>(taps, step, o, out, out_step);
+    case 4: return correlate_some<4>(taps, step, o, out, out_step);
+    case 3: return correlate_some<3>(taps, step, o, out, out_step);
+    case 2: return correlate_some<2>(taps, step, o, out, out_step);
+    case 1: return correlate_some<1>(taps, step, o, out, out_step);
+    default: return;
+  }
+}
+
+// The sums of neighbouring taps from `first` on stay in registers over the row.
+template <size_t taps_at_once, class T>
+HWY_INLINE void products_some(const RowTaps<T>& taps, size_t first, int64_t count, int64_t step, const T* dz, T* sums) {
+  const Pixel<T> d;
+  PixelV<T> some[taps_at_once];
+  const T* in[taps_at_once];
+#pragma GCC unroll 9
+  for (size_t t = 0; t < taps_at_once; ++t) {
+    some[t] = hn::Zero(d);
+    in[t] = taps.in[first + t];
+  }
+  for (int64_t o = 0, at = 0; o < count; ++o, at += step, dz += pixel_width<T>()) {
+    const auto gradient = hn::LoadU(d, dz);
+#pragma GCC unroll 9
+    for (size_t t = 0; t < taps_at_once; ++t) some[t] = hn::MulAdd(hn::LoadU(d, in[t] + at), gradient, some[t]);
+  }
+#pragma GCC unroll 9
+  for (size_t t = 0; t < taps_at_once; ++t) {
+    T* sum = sums + static_cast<int64_t>(first + t) * pixel_width<T>();
+    hn::StoreU(hn::Add(hn::LoadU(d, sum), some[t]), d, sum);
+  }
+}
+
+// sums[t] += sum over o of in[t][o * step] * dz[o]
+template <class T>
+HWY_NOINLINE void add_products(const RowTaps<T>& taps, int64_t count, int64_t step, const T* dz, T* sums) {
+  const auto all = static_cast<size_t>(taps.count);
+  size_t t = 0;
+  for (; t + 9 <= all; t += 9) products_some<9>(taps, t, count, step, dz, sums);
+  for (; t + 6 <= all; t += 6) products_some<6>(taps, t, count, step, dz, sums);
+  for (; t + 3 <= all; t += 3) products_some<3>(taps, t, count, step, dz, sums);
+  for (; t < all; ++t) products_some<1>(taps, t, count, step, dz, sums);
+}
+
+// --- Maps ---
+
+// The rows of u that the windows of one row of results after the other meet.
+template <class T>
+class Windows {
+ public:
+  explicit Windows(const DepthwiseMap<T>& m)
+      : m_(m),
+        g_(*m.geometry),
+        rows_(m.rows, g_.covered_rows(), g_.left, g_.in.columns, g_.padded_row(), pixel_width<T>()) {}
+
+  int64_t step() const { return g_.stride.columns * pixel_width<T>(); }
+
+  // Gives the taps of a row of results; returns the first tap that is inside. Those that follow are neighbours.
+  HWY_INLINE int64_t take(int64_t row, RowTaps<T>& taps) {
+    const int64_t elements = g_.in.columns * pixel_width<T>();
+    const int64_t begin = row * g_.stride.rows - g_.top;
+    for (const int64_t end = std::min(begin + g_.covered_rows(), g_.in.rows); next_ < end; ++next_) {
+      m_.x.reads(next_ * elements, elements);
+      normalize_row(m_.first, m_.x.map + next_ * elements, rows_[next_], elements);
+    }
+    taps.count = 0;
+    int64_t first = 0;
+    for (int64_t ky = 0; ky < g_.kernel.rows; ++ky) {
+      const int64_t at = begin + ky * g_.dilation.rows;
+      if (at < 0 || at >= g_.in.rows) continue;
+      if (taps.count == 0) first = ky * g_.kernel.columns;
+      const T* in = rows_.padded(at);
+      const T* w = m_.w + ky * g_.kernel.columns * pixel_width<T>();
+      for (int64_t kx = 0; kx < g_.kernel.columns; ++kx, w += pixel_width<T>())
+        taps.add(in + kx * g_.dilation.columns * pixel_width<T>(), w);
+    }
+    return first;
+  }
+
+ private:
+  const DepthwiseMap<T>& m_;
+  const DepthwiseGeometry& g_;
+  PaddedRows<T> rows_;
+  int64_t next_ = 0;  // the first row of u that is missing
+};
+
+template <class T>
+void convolve(const DepthwiseMap<T>& m) {
+  const DepthwiseGeometry& g = *m.geometry;
+  const Pixel<T> d;
+  const int64_t width = pixel_width<T>(), elements = g.out.columns * width;
+  std::fill_n(m.sums + width, 2 * width, 0.0);
+  Windows<T> windows(m);
+  TwoSums<T> sums(m.sums + width, m.sums + 2 * width);
+  RowTaps<T> taps;
+  T* z = m.z;
+  for (int64_t row = 0; row < g.out.rows; ++row, z += elements) {
+    windows.take(row, taps);
+    correlate(taps, g.out.columns, windows.step(), z, width);
+    squares_row(z, hn::LoadU(d, m.z), elements, sums);
+    sums.row_done(elements);
+  }
+  sums.flush();
+  for (int64_t v = 0; v < width; ++v) m.sums[v] = static_cast<double>(m.z[v]);
+}
+
+template <class T>
+void convolve_again(const DepthwiseMap<T>& m) {
+  const DepthwiseGeometry& g = *m.geometry;
+  const int64_t width = pixel_width<T>(), elements = g.out.columns * width;
+  std::fill_n(m.sums, 2 * width, 0.0);
+  Windows<T> windows(m);
+  TwoSums<T> sums(m.sums, m.sums + width);
+  RowTaps<T> taps;
+  for (int64_t row = 0, at = 0; row < g.out.rows; ++row, at += elements) {
+    windows.take(row, taps);
+    correlate(taps, g.out.columns, windows.step(), m.z + at, width);
+    m.dy.reads(at, elements);
+    grad_sums_row<false>(m.second, m.z + at, m.dy.map + at, static_cast<T*>(nullptr), elements, sums);
+    sums.row_done(elements);
+  }
+  sums.flush();
+}
+
+// A row of du from the rows of dz.
+template <class T>
+HWY_INLINE void data_row(const DepthwiseMap<T>& m, const PaddedRows<T>& dz, int64_t row, RowTaps<T>& taps, T* du) {
+  const DepthwiseGeometry& g = *m.geometry;
+  const int64_t width = pixel_width<T>();
+  for (size_t c = 0; c < m.columns->size(); ++c) {
+    const auto column = static_cast<int64_t>(c);
+    taps.count = 0;
+    for (int64_t ky = 0; ky < g.kernel.rows; ++ky) {
+      const int64_t reach = row + g.top - ky * g.dilation.rows;
+      if (reach < 0 || reach % g.stride.rows != 0 || reach / g.stride.rows >= g.out.rows) continue;
+      const T* results = dz[reach / g.stride.rows];
+      for (const ColumnTap& tap : (*m.columns)[c])
+        taps.add(results + tap.offset * width, m.w + (ky * g.kernel.columns + tap.kx) * width);
+    }
+    correlate(taps, (g.in.columns - column + g.stride.columns - 1) / g.stride.columns, width, du + column * width,
+              g.stride.columns * width);
+  }
+}
+
+template <class T>
+void convolve_back(const DepthwiseMap<T>& m) {
+  const DepthwiseGeometry& g = *m.geometry;
+  const int64_t width = pixel_width<T>(), in_elements = g.in.columns * width, elements = g.out.columns * width;
+  std::fill_n(m.sums, 2 * width, 0.0);
+  if (m.products) std::fill_n(m.products, g.taps() * width, T{0});
+  Windows<T> windows(m);
+  const PaddedRows<T> dz(m.gradient_rows, g.covered_rows(), g.out_left(), g.out.columns, g.padded_out_row(), width);
+  TwoSums<T> sums(m.sums, m.sums + width);
+  RowTaps<T> taps;
+  int64_t next = 0;
+  for (int64_t row = 0, at = 0; row < g.out.rows; ++row, at += elements) {
+    m.dy.reads(at, elements);
+    grad_row(m.second, m.z + at, m.dy.map + at, dz[row], elements);
+    if (m.products) {
+      const int64_t first = windows.take(row, taps);
+      add_products(taps, g.out.columns, windows.step(), dz[row], m.products + first * width);
+    }
+    // Rows of du that no later row of dz adds to.
+    const bool last = row + 1 == g.out.rows;
+    const int64_t complete = last ? g.in.rows : std::min((row + 1) * g.stride.rows - g.top, g.in.rows);
+    for (; next < complete; ++next) {
+      T* du = m.du ? m.du + next * in_elements : m.single_row;
+      data_row(m, dz, next, taps, du);
+      const T* x = m.x.map + next * in_elements;
+      if (m.du) grad_sums_row<true>(m.first, x, du, du, in_elements, sums);
+      else grad_sums_row<false>(m.first, x, du, du, in_elements, sums);
+      sums.row_done(in_elements);
+    }
+  }
+  sums.flush();
+}
+
+template <class T>
+DepthwiseLoops<T> all_depthwise() {
+  return {pixel_width<T>(), convolve<T>, convolve_again<T>, convolve_back<T>};
+}
+DepthwiseLoops<float> depthwise_f32() { return all_depthwise<float>(); }
+DepthwiseLoops<double> depthwise_f64() { return all_depthwise<double>(); }
+
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace graft {
+
+HWY_EXPORT(depthwise_f32);
+HWY_EXPORT(depthwise_f64);
+
+template <>
+const DepthwiseLoops<float>& depthwise_loops<float>() {
+  static const DepthwiseLoops<float> loops = HWY_DYNAMIC_DISPATCH(depthwise_f32)();
+  return loops;
+}
+template <>
+const DepthwiseLoops<double>& depthwise_loops<double>() {
+  static const DepthwiseLoops<double> loops = HWY_DYNAMIC_DISPATCH(depthwise_f64)();
+  return loops;
+}
+
+std::vector<std::vector<ColumnTap>> column_taps(const DepthwiseGeometry& g) {
+  std::vector<std::vector<ColumnTap>> taps;
+  for (int64_t column = 0; column < std::min(g.stride.columns, g.in.columns); ++column) {
+    taps.emplace_back();
+    for (int64_t kx = 0; kx < g.kernel.columns; ++kx) {
+      const int64_t reach = column + g.left - kx * g.dilation.columns;
+      if (reach % g.stride.columns == 0) taps.back().push_back({kx, reach / g.stride.columns});
+    }
+  }
+  return taps;
+}
+
+}  // namespace graft
+#endif

@@ -1,0 +1,110 @@
+// A depthwise convolution between two normalisations with their activations, u = f1(n1(x)), z = u * w, y = f2(n2(z)),
+// on one block of channels of one sample, for every instruction set. A pixel is the vector of `width` neighbouring
+// channels that the block has; what is computed from a row is used while it is in the nearest cache.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "ops/normalization_loops.h"
+
+namespace graft {
+
+constexpr int64_t most_depthwise_taps = 128;
+
+struct MapExtent {
+  int64_t rows = 0, columns = 0;
+  int64_t pixels() const { return rows * columns; }
+};
+
+struct DepthwiseGeometry {
+  MapExtent in, out, kernel, stride, dilation;
+  int64_t top = 0, left = 0;  // padding
+
+  int64_t taps() const { return kernel.pixels(); }
+  int64_t covered_rows() const { return (kernel.rows - 1) * dilation.rows + 1; }
+  int64_t covered_columns() const { return (kernel.columns - 1) * dilation.columns + 1; }
+  // Pixels that windows reach behind a row of x, and that gradients reach before and behind a row of z.
+  int64_t right() const {
+    return std::max<int64_t>((out.columns - 1) * stride.columns + covered_columns() - left - in.columns, 0);
+  }
+  int64_t out_left() const {
+    return std::max<int64_t>((covered_columns() - 1 - left + stride.columns - 1) / stride.columns, 0);
+  }
+  int64_t out_right() const { return std::max<int64_t>((in.columns - 1 + left) / stride.columns - out.columns + 1, 0); }
+  // Pixels of scratch: rows of u and of dz between margins of zeros, as many as a window covers.
+  int64_t padded_row() const { return left + in.columns + right(); }
+  int64_t padded_out_row() const { return out_left() + out.columns + out_right(); }
+};
+
+// t = (x - mean) factor + bias, y = f(t). Backward: dx = dt slope + (x - mean) slope_x + offset.
+template <class T>
+struct BlockNormalization {
+  const T *mean, *factor, *bias;
+  const T *slope, *slope_x, *offset;
+  T low, high;
+  Epilogue epilogue;
+};
+
+// Maps are short, and the next one lies far away: what the machine would not guess in time is fetched ahead, while this
+// one is worked on.
+template <class T>
+struct AheadMap {
+  const T *map, *next;  // nullptr: there is none
+  int64_t elements;
+
+  // Elements [at, at + count) of the map are about to be read.
+  void reads(int64_t at, int64_t count) const {
+    constexpr int64_t line = 64 / sizeof(T), distance = 2048 / sizeof(T);
+    const int64_t first = at + std::min(distance, elements);
+    for (int64_t i = first; i < first + count; i += line) {
+      if (i < elements) __builtin_prefetch(map + i);
+      else if (next) __builtin_prefetch(next + (i - elements));
+    }
+  }
+};
+
+// Columns of x with one remainder by the stride meet the same taps, from `offset` pixels on in a row of dz.
+struct ColumnTap {
+  int64_t kx, offset;
+};
+std::vector<std::vector<ColumnTap>> column_taps(const DepthwiseGeometry& g);
+
+template <class T>
+struct DepthwiseMap {
+  const DepthwiseGeometry* geometry;
+  BlockNormalization<T> first, second;
+  AheadMap<T> x;
+  const T* w;    // [taps][width]
+  T* z;          // forward and convolve_again give it
+  T* rows;       // scratch: covered_rows() * padded_row() pixels
+  double* sums;  // [3][width] forward, [2][width] backward
+  // backward
+  AheadMap<T> dy;
+  const std::vector<std::vector<ColumnTap>>* columns;
+  T* gradient_rows;  // scratch: covered_rows() * padded_out_row() pixels
+  T* du;             // a map, or nullptr where only sums are wanted
+  T* single_row;     // scratch for a row of x
+  T* products;       // [taps][width], nullptr where not wanted
+};
+
+template <class T>
+struct DepthwiseLoops {
+  int64_t width;
+  // z; sums = the first pixel of z, sum of z - that, sum of its square
+  void (*convolve)(const DepthwiseMap<T>&);
+  // z; dt = dy f2'; sums = sum dt, sum dt (z - mean)
+  void (*convolve_again)(const DepthwiseMap<T>&);
+  // From z: dz, products = sum u dz for each tap, dt = du f1' in the place of du; sums = sum dt, sum dt (x - mean)
+  void (*convolve_back)(const DepthwiseMap<T>&);
+};
+
+template <class T>
+const DepthwiseLoops<T>& depthwise_loops();
+template <>
+const DepthwiseLoops<float>& depthwise_loops<float>();
+template <>
+const DepthwiseLoops<double>& depthwise_loops<double>();
+
+}  // namespace graft

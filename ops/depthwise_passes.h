@@ -1,0 +1,319 @@
+// The passes of DepthwiseNormalization over blocks of channels, forward and backward. A block goes through all phases
+// before the next one begins, so that only x and y, and their gradients, move through memory.
+#pragma once
+
+#include <vector>
+
+#include "ops/batch_normalization.h"
+#include "ops/depthwise_loops.h"
+#include "ops/slices.h"
+
+namespace graft::depthwise {
+
+// What there is beside the convolution of a block.
+struct Geometry : DepthwiseGeometry {
+  int64_t samples = 0, channels = 0, width = 1, blocks = 0;
+
+  int64_t padded_channels() const { return blocks * width; }
+  int64_t offset(const MapExtent& map, int64_t block, int64_t sample) const {
+    return (sample * blocks + block) * map.pixels() * width;
+  }
+  // Values of a channel of x, or of y.
+  double values(const MapExtent& map) const { return static_cast<double>(samples * map.pixels()); }
+  // Elements of scratch for the rows of a window.
+  int64_t rows() const { return checked_mul(covered_rows(), checked_mul(padded_row(), width)); }
+  int64_t gradient_rows() const { return checked_mul(covered_rows(), checked_mul(padded_out_row(), width)); }
+};
+
+// What is worked on, and in which scratch.
+struct Place {
+  int64_t block, sample, slot, thread;
+  int64_t next_sample = -1;  // of the same block, where there is one
+};
+
+// Which threads work on what. Threads take whole blocks as long as the cache holds one of each; they share the others.
+class Schedule {
+ public:
+  Schedule() = default;
+  Schedule(const Geometry& g, int64_t block_bytes) : blocks_(g.blocks), samples_(g.samples), threads_(thread_count()) {
+    constexpr int64_t cache_bytes = int64_t{16} << 20;
+    bool fits = block_bytes <= cache_bytes / threads_ || samples_ < threads_;
+    owned_ = fits ? blocks_ / threads_ * threads_ : 0;
+  }
+
+  int64_t threads() const { return threads_; }
+  // Blocks that are under way at once.
+  int64_t slots() const { return owned_ > 0 ? threads_ : 1; }
+
+  // Work has, for each of its phases in turn: each(phase, place) for every sample, then finish(phase, place). Every
+  // other phase goes backwards: what was read last is nearest. Results do not depend on the number of threads.
+  template <class Work>
+  void run(const Work& work) const {
+    for_slices(owned_, threads_, [&](int64_t thread, int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block) {
+        for (int phase = 0; phase < work.phases(); ++phase) {
+          walk(work, phase, 0, samples_, {block, 0, thread, thread});
+          work.finish(phase, {block, 0, thread, thread});
+        }
+      }
+    });
+    for (int64_t block = owned_; block < blocks_; ++block) {
+      for (int phase = 0; phase < work.phases(); ++phase) {
+        for_slices(samples_, threads_, [&](int64_t thread, int64_t begin, int64_t end) {
+          walk(work, phase, begin, end, {block, 0, 0, thread});
+        });
+        work.finish(phase, {block, 0, 0, 0});
+      }
+    }
+  }
+
+ private:
+  template <class Work>
+  static void walk(const Work& work, int phase, int64_t begin, int64_t end, Place place) {
+    const bool backwards = phase % 2 != 0;
+    for (int64_t n = begin; n < end; ++n) {
+      place.sample = backwards ? begin + end - 1 - n : n;
+      place.next_sample = n + 1 == end ? -1 : backwards ? place.sample - 1 : place.sample + 1;
+      work.each(phase, place);
+    }
+  }
+
+  int64_t blocks_ = 0, samples_ = 0, threads_ = 1, owned_ = 0;
+};
+
+// A normalisation with its activation: what it is made of, and the vectors that a run finds.
+template <class T>
+struct Half {
+  const T *scale, *bias;
+  double epsilon, momentum;
+  Activation activation;
+  T *mean, *factor, *shift;        // t = (x - mean) factor + shift, padding channels included
+  T *slope, *slope_x, *offset;     // backward
+  T *saved_mean, *inverse, *rest;  // what forward leaves
+  const T *running_mean, *running_var;
+  T *new_mean, *new_var;  // forward
+  T *dscale, *dbias;      // backward
+
+  void give(int64_t channel, bool real) const {
+    mean[channel] = real ? saved_mean[channel] : T{0};
+    factor[channel] = real ? live_factor(scale[channel], inverse[channel]) : T{0};
+    shift[channel] = real ? bias[channel] : T{0};
+  }
+};
+
+// What both directions work with.
+template <class T>
+struct Context {
+  Geometry g;
+  Schedule schedule;
+  DepthwiseLoops<T> depthwise;
+  NormalizationLoops<T> normalization;
+  Half<T> first, second;
+  const T *x, *w;
+  T* maps;       // z, by slot and sample
+  double* sums;  // [3][width], by slot and sample
+  T* partial;    // [2][width], by thread
+  T* rows;       // of u, by thread
+
+  int64_t record(const Place& p) const { return p.slot * g.samples + p.sample; }
+  double* sums_of(const Place& p) const { return sums + record(p) * 3 * g.width; }
+  T* map_of(const Place& p) const { return maps + record(p) * g.out.pixels() * g.width; }
+  AheadMap<T> ahead(const T* tensor, const MapExtent& map, const Place& p) const {
+    return {tensor + g.offset(map, p.block, p.sample),
+            p.next_sample < 0 ? nullptr : tensor + g.offset(map, p.block, p.next_sample), map.pixels() * g.width};
+  }
+
+  BlockNormalization<T> block(const Half<T>& half, int64_t block) const {
+    const int64_t channel = block * g.width;
+    return {half.mean + channel,
+            half.factor + channel,
+            half.shift + channel,
+            half.slope + channel,
+            half.slope_x + channel,
+            half.offset + channel,
+            static_cast<T>(half.activation.low),
+            static_cast<T>(half.activation.high),
+            half.activation.epilogue};
+  }
+
+  DepthwiseMap<T> map(const Place& p) const {
+    return {.geometry = &g,
+            .first = block(first, p.block),
+            .second = block(second, p.block),
+            .x = ahead(x, g.in, p),
+            .w = w + p.block * g.taps() * g.width,
+            .z = map_of(p),
+            .rows = rows + p.thread * g.rows(),
+            .sums = sums_of(p)};
+  }
+
+  // f(channel, lane) for the channels of a block that are no padding; padding(channel) for the others.
+  template <class F, class P>
+  void for_channels(int64_t block, F f, P padding) const {
+    for (int64_t v = 0; v < g.width; ++v) {
+      const int64_t c = block * g.width + v;
+      if (c < g.channels) f(c, v);
+      else padding(c);
+    }
+  }
+};
+
+// --- Forward ---
+
+template <class T>
+struct Forward : Context<T> {
+  using Base = Context<T>;
+  using Base::first, Base::g, Base::normalization, Base::second, Base::sums_of;
+  T* y;
+  T* unsaved;  // what backward would want, where there is none
+
+  static int phases() { return 3; }
+
+  void each(int phase, const Place& p) const {
+    if (phase == 0) return input_sums(p);
+    if (phase == 1) return this->depthwise.convolve(this->map(p));
+    const int64_t channel = p.block * g.width;
+    NormalizedRows<T> rows{.rows = g.out.pixels(),
+                           .width = g.width,
+                           .mean = second.mean + channel,
+                           .factor = second.factor + channel,
+                           .bias = second.shift + channel,
+                           .low = static_cast<T>(second.activation.low),
+                           .high = static_cast<T>(second.activation.high),
+                           .x = this->map_of(p),
+                           .y = y + g.offset(g.out, p.block, p.sample)};
+    normalization.normalize(rows, second.activation.epilogue);
+  }
+
+  void finish(int phase, const Place& p) const {
+    if (phase == 0) give(first, p, g.values(g.in), static_cast<double>(g.in.pixels()));
+    if (phase == 1) give(second, p, g.values(g.out), static_cast<double>(g.out.pixels()));
+  }
+
+ private:
+  // A sample's sums are about its first pixel: no cancellation where the mean is large.
+  void input_sums(const Place& p) const {
+    constexpr int64_t piece = 512;
+    const AheadMap<T> x = this->ahead(this->x, g.in, p);
+    double* sums = sums_of(p);
+    T* partial = this->partial + p.thread * 2 * g.width;
+    for (int64_t v = 0; v < g.width; ++v) sums[v] = static_cast<double>(x.map[v]);
+    std::fill_n(sums + g.width, 2 * g.width, 0.0);
+    for (int64_t i = 0; i < g.in.pixels(); i += piece) {
+      const int64_t count = std::min(piece, g.in.pixels() - i);
+      x.reads(i * g.width, count * g.width);
+      normalization.statistics({.rows = count, .width = g.width, .mean = x.map, .x = x.map + i * g.width}, partial);
+      normalization.add(partial, 2 * g.width, sums + g.width);
+    }
+  }
+
+  // Puts the samples' sums together, about the first pixel of the first.
+  void give(const Half<T>& half, const Place& p, double count, double pixels) const {
+    auto real = [&](int64_t c, int64_t v) {
+      const double shift = sums_of({p.block, 0, p.slot, p.thread})[v];
+      double sum = 0, squares = 0;
+      for (int64_t n = 0; n < g.samples; ++n) {
+        const double* sums = sums_of({p.block, n, p.slot, p.thread});
+        const double offset = sums[v] - shift, sum_here = sums[g.width + v];
+        sum += sum_here + pixels * offset;
+        squares += sums[2 * g.width + v] + offset * (2 * sum_here + pixels * offset);
+      }
+      auto found = live_statistics<T>(shift, sum, squares, count, half.epsilon);
+      half.saved_mean[c] = found.mean;
+      half.inverse[c] = found.inverse;
+      half.rest[c] = found.rest;
+      if (half.new_mean) half.new_mean[c] = running_statistic(half.running_mean[c], found.batch_mean, half.momentum);
+      if (half.new_var) half.new_var[c] = running_statistic(half.running_var[c], found.batch_var, half.momentum);
+      half.give(c, true);
+    };
+    this->for_channels(p.block, real, [&](int64_t c) { half.give(c, false); });
+  }
+};
+
+// --- Backward ---
+
+template <class T>
+struct Backward : Context<T> {
+  using Base = Context<T>;
+  using Base::first, Base::g, Base::normalization, Base::second, Base::sums_of;
+  const T* dy;
+  T *dx, *dw;
+  T* products;       // [taps][width], by slot and sample
+  T* gradient_rows;  // of dz, by thread
+  T* single_row;     // of du, by thread
+  std::vector<std::vector<ColumnTap>> columns;
+
+  int phases() const { return dx ? 3 : 2; }
+
+  void each(int phase, const Place& p) const {
+    if (phase == 2) return input_gradient(p);
+    DepthwiseMap<T> map = this->map(p);
+    map.dy = this->ahead(dy, g.out, p);
+    if (phase == 0) return this->depthwise.convolve_again(map);
+    map.columns = &columns;
+    map.gradient_rows = gradient_rows + p.thread * g.gradient_rows();
+    map.du = dx ? dx + g.offset(g.in, p.block, p.sample) : nullptr;
+    map.single_row = single_row + p.thread * g.in.columns * g.width;
+    map.products = dw ? products_of(p) : nullptr;
+    this->depthwise.convolve_back(map);
+  }
+
+  void finish(int phase, const Place& p) const {
+    if (phase == 0) give(second, p, g.values(g.out));
+    if (phase != 1) return;
+    give(first, p, g.values(g.in));
+    if (!dw) return;
+    for (int64_t i = 0; i < g.taps() * g.width; ++i) {
+      double sum = 0;
+      for (int64_t n = 0; n < g.samples; ++n)
+        sum += static_cast<double>(products_of({p.block, n, p.slot, p.thread})[i]);
+      dw[p.block * g.taps() * g.width + i] = static_cast<T>(sum);
+    }
+  }
+
+ private:
+  T* products_of(const Place& p) const { return products + this->record(p) * g.taps() * g.width; }
+
+  // dx from dt, in its place.
+  void input_gradient(const Place& p) const {
+    constexpr int64_t piece = 512;
+    const int64_t channel = p.block * g.width;
+    const AheadMap<T> x = this->ahead(this->x, g.in, p);
+    const AheadMap<T> dt = this->ahead(dx, g.in, p);
+    NormalizedRowsGrad<T> rows{.width = g.width,
+                               .mean = first.mean + channel,
+                               .slope = first.slope + channel,
+                               .slope_x = first.slope_x + channel,
+                               .offset = first.offset + channel};
+    for (int64_t i = 0; i < g.in.pixels(); i += piece) {
+      rows.rows = std::min(piece, g.in.pixels() - i);
+      x.reads(i * g.width, rows.rows * g.width);
+      dt.reads(i * g.width, rows.rows * g.width);
+      rows.x = x.map + i * g.width;
+      rows.dy = dt.map + i * g.width;
+      rows.dx = dx + (rows.dy - dx);
+      normalization.grad(rows, Slope::one);
+    }
+  }
+
+  void give(const Half<T>& half, const Place& p, double count) const {
+    auto real = [&](int64_t c, int64_t v) {
+      double sum = 0, sum_x = 0;
+      for (int64_t n = 0; n < g.samples; ++n) {
+        const double* sums = sums_of({p.block, n, p.slot, p.thread});
+        sum += sums[v];
+        sum_x += sums[g.width + v];
+      }
+      const auto inverse = static_cast<double>(half.inverse[c]);
+      if (half.dscale) half.dscale[c] = static_cast<T>(sum_x * inverse);
+      if (half.dbias) half.dbias[c] = static_cast<T>(sum);
+      auto factors = grad_factors(half.scale[c], inverse, static_cast<double>(half.rest[c]), sum, sum_x, count);
+      half.slope[c] = factors.slope;
+      half.slope_x[c] = factors.slope_x;
+      half.offset[c] = factors.offset;
+    };
+    this->for_channels(p.block, real, [&](int64_t c) { half.slope[c] = half.slope_x[c] = half.offset[c] = 0; });
+  }
+};
+
+}  // namespace graft::depthwise
