@@ -111,7 +111,7 @@ class TwoSums {
 
   // Behind a row of so many elements.
   HWY_INLINE void row_done(int64_t elements) {
-    constexpr int64_t most = 4096;
+    constexpr int64_t most = 4096;  // so few terms that their rounding does not count
     pending_ += elements;
     if (pending_ >= most) flush();
   }
@@ -340,6 +340,46 @@ class Windows {
   int64_t next_ = 0;  // the first row of u that is missing
 };
 
+constexpr int64_t piece = 4096;  // elements
+
+template <class T>
+void statistics_of(const AheadMap<T>& x, double* sums) {
+  const int64_t width = pixel_width<T>();
+  const auto about = hn::LoadU(Pixel<T>(), x.map);
+  std::fill_n(sums + width, 2 * width, 0.0);
+  TwoSums<T> two(sums + width, sums + 2 * width);
+  for (int64_t i = 0; i < x.elements; i += piece) {
+    const int64_t count = std::min(piece, x.elements - i);
+    x.reads(i, count);
+    squares_row(x.map + i, about, count, two);
+    two.row_done(count);
+  }
+  two.flush();
+  for (int64_t v = 0; v < width; ++v) sums[v] = static_cast<double>(x.map[v]);
+}
+
+template <class T>
+void normalize_map(const BlockNormalization<T>& n, const T* x, T* y, int64_t elements) {
+  normalize_row(n, x, y, elements);
+}
+
+template <class T>
+void input_gradient(const BlockNormalization<T>& n, const AheadMap<T>& x, T* dt) {
+  const Pixel<T> d;
+  const auto mean = hn::LoadU(d, n.mean), slope = hn::LoadU(d, n.slope);
+  const auto slope_x = hn::LoadU(d, n.slope_x), offset = hn::LoadU(d, n.offset);
+  const AheadMap<T> ahead_dt{dt, x.next ? dt + (x.next - x.map) : nullptr, x.elements};
+  for (int64_t i = 0; i < x.elements; i += piece) {
+    const int64_t end = std::min(i + piece, x.elements);
+    x.reads(i, end - i);
+    ahead_dt.reads(i, end - i);
+    for (int64_t k = i; k < end; k += pixel_width<T>()) {
+      const auto centred = hn::Sub(hn::LoadU(d, x.map + k), mean);
+      hn::StoreU(hn::MulAdd(hn::LoadU(d, dt + k), slope, hn::MulAdd(centred, slope_x, offset)), d, dt + k);
+    }
+  }
+}
+
 template <class T>
 void convolve(const DepthwiseMap<T>& m) {
   const DepthwiseGeometry& g = *m.geometry;
@@ -420,10 +460,10 @@ void convolve_back(const DepthwiseMap<T>& m) {
     const bool last = row + 1 == g.out.rows;
     const int64_t complete = last ? g.in.rows : std::min((row + 1) * g.stride.rows - g.top, g.in.rows);
     for (; next < complete; ++next) {
-      T* du = m.du ? m.du + next * in_elements : m.single_row;
+      T* du = m.dt ? m.dt + next * in_elements : m.single_row;
       data_row(m, dz, next, taps, du);
       const T* x = m.x.map + next * in_elements;
-      if (m.du) grad_sums_row<true>(m.first, x, du, du, in_elements, sums);
+      if (m.dt) grad_sums_row<true>(m.first, x, du, du, in_elements, sums);
       else grad_sums_row<false>(m.first, x, du, du, in_elements, sums);
       sums.row_done(in_elements);
     }
@@ -433,7 +473,8 @@ void convolve_back(const DepthwiseMap<T>& m) {
 
 template <class T>
 DepthwiseLoops<T> all_depthwise() {
-  return {pixel_width<T>(), convolve<T>, convolve_again<T>, convolve_back<T>};
+  return {pixel_width<T>(), statistics_of<T>,  normalize_map<T>, input_gradient<T>,
+          convolve<T>,      convolve_again<T>, convolve_back<T>};
 }
 DepthwiseLoops<float> depthwise_f32() { return all_depthwise<float>(); }
 DepthwiseLoops<double> depthwise_f64() { return all_depthwise<double>(); }

@@ -84,7 +84,7 @@ struct DepthwiseMap {
   AheadMap<T> dy;
   const std::vector<std::vector<ColumnTap>>* columns;
   T* gradient_rows;  // scratch: covered_rows() * padded_out_row() pixels
-  T* du;             // a map, or nullptr where only sums are wanted
+  T* dt;             // a map, or nullptr where only sums are wanted
   T* single_row;     // scratch for a row of x
   T* products;       // [taps][width], nullptr where not wanted
 };
@@ -92,11 +92,17 @@ struct DepthwiseMap {
 template <class T>
 struct DepthwiseLoops {
   int64_t width;
+  // sums = the first pixel of x, sum of x - that, sum of its square
+  void (*statistics)(const AheadMap<T>& x, double* sums);
+  // y = f(t) from x
+  void (*normalize)(const BlockNormalization<T>&, const T* x, T* y, int64_t elements);
+  // dx from x and dt, in the place of dt
+  void (*input_gradient)(const BlockNormalization<T>&, const AheadMap<T>& x, T* dt);
   // z; sums = the first pixel of z, sum of z - that, sum of its square
   void (*convolve)(const DepthwiseMap<T>&);
   // z; dt = dy f2'; sums = sum dt, sum dt (z - mean)
   void (*convolve_again)(const DepthwiseMap<T>&);
-  // From z: dz, products = sum u dz for each tap, dt = du f1' in the place of du; sums = sum dt, sum dt (x - mean)
+  // From z: dz, products = sum u dz for each tap, dt = f1' times the gradient of u; sums = sum dt, sum dt (x - mean)
   void (*convolve_back)(const DepthwiseMap<T>&);
 };
 

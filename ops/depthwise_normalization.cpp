@@ -115,7 +115,6 @@ void carve(Context<T>& c, Carver& carver) {
   const int64_t records = checked_mul(c.schedule.slots(), g.samples), threads = c.schedule.threads();
   c.maps = carver.take<T>(checked_mul(records, checked_mul(g.out.pixels(), g.width)));
   c.sums = carver.take<double>(checked_mul(records, 3 * g.width));
-  c.partial = carver.take<T>(threads * 2 * g.width);
   c.rows = carver.take<T>(checked_mul(threads, g.rows()));
   for (Half<T>* half : {&c.first, &c.second}) {
     for (T** vector : {&half->mean, &half->factor, &half->shift, &half->slope, &half->slope_x, &half->offset})
@@ -168,7 +167,6 @@ Work bind(const Node& node, const Binding& binding, const Slots& slots) {
   Carver carver(binding.scratch);
   carve(work, carver);
   work.depthwise = depthwise_loops<T>();
-  work.normalization = normalization_loops<T>();
   work.x = binding.in<T>(slots.x);
   work.w = binding.in<T>(slots.w);
   work.first.scale = binding.in<T>(slots.scale1);

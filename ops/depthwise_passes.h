@@ -31,12 +31,13 @@ struct Place {
   int64_t next_sample = -1;  // of the same block, where there is one
 };
 
+constexpr int64_t cache_bytes = int64_t{16} << 20;  // about half of a last-level cache
+
 // Which threads work on what. Threads take whole blocks as long as the cache holds one of each; they share the others.
 class Schedule {
  public:
   Schedule() = default;
   Schedule(const Geometry& g, int64_t block_bytes) : blocks_(g.blocks), samples_(g.samples), threads_(thread_count()) {
-    constexpr int64_t cache_bytes = int64_t{16} << 20;
     bool fits = block_bytes <= cache_bytes / threads_ || samples_ < threads_;
     owned_ = fits ? blocks_ / threads_ * threads_ : 0;
   }
@@ -107,12 +108,10 @@ struct Context {
   Geometry g;
   Schedule schedule;
   DepthwiseLoops<T> depthwise;
-  NormalizationLoops<T> normalization;
   Half<T> first, second;
   const T *x, *w;
   T* maps;       // z, by slot and sample
   double* sums;  // [3][width], by slot and sample
-  T* partial;    // [2][width], by thread
   T* rows;       // of u, by thread
 
   int64_t record(const Place& p) const { return p.slot * g.samples + p.sample; }
@@ -163,26 +162,17 @@ struct Context {
 template <class T>
 struct Forward : Context<T> {
   using Base = Context<T>;
-  using Base::first, Base::g, Base::normalization, Base::second, Base::sums_of;
+  using Base::first, Base::g, Base::second, Base::sums_of;
   T* y;
   T* unsaved;  // what backward would want, where there is none
 
   static int phases() { return 3; }
 
   void each(int phase, const Place& p) const {
-    if (phase == 0) return input_sums(p);
+    if (phase == 0) return this->depthwise.statistics(this->ahead(this->x, g.in, p), sums_of(p));
     if (phase == 1) return this->depthwise.convolve(this->map(p));
-    const int64_t channel = p.block * g.width;
-    NormalizedRows<T> rows{.rows = g.out.pixels(),
-                           .width = g.width,
-                           .mean = second.mean + channel,
-                           .factor = second.factor + channel,
-                           .bias = second.shift + channel,
-                           .low = static_cast<T>(second.activation.low),
-                           .high = static_cast<T>(second.activation.high),
-                           .x = this->map_of(p),
-                           .y = y + g.offset(g.out, p.block, p.sample)};
-    normalization.normalize(rows, second.activation.epilogue);
+    this->depthwise.normalize(this->block(second, p.block), this->map_of(p), y + g.offset(g.out, p.block, p.sample),
+                              g.out.pixels() * g.width);
   }
 
   void finish(int phase, const Place& p) const {
@@ -191,22 +181,6 @@ struct Forward : Context<T> {
   }
 
  private:
-  // A sample's sums are about its first pixel: no cancellation where the mean is large.
-  void input_sums(const Place& p) const {
-    constexpr int64_t piece = 512;
-    const AheadMap<T> x = this->ahead(this->x, g.in, p);
-    double* sums = sums_of(p);
-    T* partial = this->partial + p.thread * 2 * g.width;
-    for (int64_t v = 0; v < g.width; ++v) sums[v] = static_cast<double>(x.map[v]);
-    std::fill_n(sums + g.width, 2 * g.width, 0.0);
-    for (int64_t i = 0; i < g.in.pixels(); i += piece) {
-      const int64_t count = std::min(piece, g.in.pixels() - i);
-      x.reads(i * g.width, count * g.width);
-      normalization.statistics({.rows = count, .width = g.width, .mean = x.map, .x = x.map + i * g.width}, partial);
-      normalization.add(partial, 2 * g.width, sums + g.width);
-    }
-  }
-
   // Puts the samples' sums together, about the first pixel of the first.
   void give(const Half<T>& half, const Place& p, double count, double pixels) const {
     auto real = [&](int64_t c, int64_t v) {
@@ -235,7 +209,7 @@ struct Forward : Context<T> {
 template <class T>
 struct Backward : Context<T> {
   using Base = Context<T>;
-  using Base::first, Base::g, Base::normalization, Base::second, Base::sums_of;
+  using Base::first, Base::g, Base::second, Base::sums_of;
   const T* dy;
   T *dx, *dw;
   T* products;       // [taps][width], by slot and sample
@@ -246,13 +220,15 @@ struct Backward : Context<T> {
   int phases() const { return dx ? 3 : 2; }
 
   void each(int phase, const Place& p) const {
-    if (phase == 2) return input_gradient(p);
+    const AheadMap<T> x = this->ahead(this->x, g.in, p);
+    T* dt = dx ? dx + g.offset(g.in, p.block, p.sample) : nullptr;
+    if (phase == 2) return this->depthwise.input_gradient(this->block(first, p.block), x, dt);
     DepthwiseMap<T> map = this->map(p);
     map.dy = this->ahead(dy, g.out, p);
     if (phase == 0) return this->depthwise.convolve_again(map);
     map.columns = &columns;
     map.gradient_rows = gradient_rows + p.thread * g.gradient_rows();
-    map.du = dx ? dx + g.offset(g.in, p.block, p.sample) : nullptr;
+    map.dt = dt;
     map.single_row = single_row + p.thread * g.in.columns * g.width;
     map.products = dw ? products_of(p) : nullptr;
     this->depthwise.convolve_back(map);
@@ -273,28 +249,6 @@ struct Backward : Context<T> {
 
  private:
   T* products_of(const Place& p) const { return products + this->record(p) * g.taps() * g.width; }
-
-  // dx from dt, in its place.
-  void input_gradient(const Place& p) const {
-    constexpr int64_t piece = 512;
-    const int64_t channel = p.block * g.width;
-    const AheadMap<T> x = this->ahead(this->x, g.in, p);
-    const AheadMap<T> dt = this->ahead(dx, g.in, p);
-    NormalizedRowsGrad<T> rows{.width = g.width,
-                               .mean = first.mean + channel,
-                               .slope = first.slope + channel,
-                               .slope_x = first.slope_x + channel,
-                               .offset = first.offset + channel};
-    for (int64_t i = 0; i < g.in.pixels(); i += piece) {
-      rows.rows = std::min(piece, g.in.pixels() - i);
-      x.reads(i * g.width, rows.rows * g.width);
-      dt.reads(i * g.width, rows.rows * g.width);
-      rows.x = x.map + i * g.width;
-      rows.dy = dt.map + i * g.width;
-      rows.dx = dx + (rows.dy - dx);
-      normalization.grad(rows, Slope::one);
-    }
-  }
 
   void give(const Half<T>& half, const Place& p, double count) const {
     auto real = [&](int64_t c, int64_t v) {
