@@ -35,6 +35,13 @@ double product(const Node& node) {
   return 2 * count_of(node.output(0)) * static_cast<double>(a->dims[a->dims.size() - (transposed ? 2 : 1)]);
 }
 
+// Products of scores with q or k, and with v or y, of which y = (..., L, E).
+double attention(const Value* q, const Value* k, const Value* y, double of_q, double of_y) {
+  double rows = count_of(q) / static_cast<double>(std::max<int64_t>(q->dims.back(), 1));
+  double scores = rows * static_cast<double>(k->dims[k->dims.size() - 2]);
+  return 2 * scores * (of_q * static_cast<double>(q->dims.back()) + of_y * static_cast<double>(y->dims.back()));
+}
+
 }  // namespace
 
 double flops(const Node& node) {
@@ -43,6 +50,8 @@ double flops(const Node& node) {
   if (type == "Conv") return convolution(node.output(0), node.input(1));
   if (type == "ConvTranspose" || type == "ConvGradData") return convolution(node.input(0), node.input(1));
   if (type == "ConvGradWeights") return convolution(node.input(1), node.output(0));
+  if (type == "Attention") return attention(node.input(0), node.input(1), node.output(0), 1, 1);
+  if (type == "AttentionGrad") return attention(node.input(1), node.input(2), node.input(0), 3, 2);
   if (type == "DepthwiseNormalization")
     return convolution(node.output(0), node.input(5)) + count_of(node.input(0)) + count_of(node.output(0));
   if (type == "DepthwiseNormalizationGrad")  // of weights and of data

@@ -21,6 +21,14 @@ std::vector<size_t> checked_axes(const Node& node, const std::vector<int64_t>& a
   return checked;
 }
 
+std::optional<Layout> layout_for_transpose(const Value& value) {
+  const Node* behind = value.users.size() == 1 ? value.users[0] : nullptr;
+  if (!behind || behind->type != "Transpose" || !behind->domain.empty()) return std::nullopt;
+  const std::vector<int64_t> perm = transpose_perm(*behind);
+  if (perm.size() != value.dims.size()) return std::nullopt;
+  return Layout::plain(behind->outputs[0]->dims).transposed(inverse_perm(perm));
+}
+
 std::vector<int64_t> constant_integers(const Node& node, size_t i) {
   const Value* value = node.input(i);
   if (!value || !value->is_constant())

@@ -12,6 +12,8 @@ std::vector<size_t> checked_axes(const Node& node, const std::vector<int64_t>& a
 // The permutation of a Transpose node, reversed dims by default; and the one that undoes a permutation.
 std::vector<int64_t> transpose_perm(const Node& node);
 std::vector<int64_t> inverse_perm(const std::vector<int64_t>& perm);
+// The layout of a value that leaves the only node behind it, a Transpose, plain; nullopt where there is none such.
+std::optional<Layout> layout_for_transpose(const Value& value);
 // The integers of operand i. UnsupportedError where they are not known at plan time.
 std::vector<int64_t> constant_integers(const Node& node, size_t i);
 // The integer of operand i as it is found when the node runs.

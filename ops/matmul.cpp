@@ -29,14 +29,9 @@ std::vector<Candidate> propose_matmul(const Node& node) {
     if (x.layout.strides[rank - 1] == 1 || x.layout.strides[rank - 2] == 1) strided.inputs[i] = x.layout;
   }
   const Value& y = *node.outputs[0];
-  const Node* behind = y.users.size() == 1 ? y.users[0] : nullptr;
-  if (behind && behind->type == "Transpose" && behind->domain.empty()) {
-    const std::vector<int64_t> perm = transpose_perm(*behind);
-    if (perm.size() == y.dims.size() && perm.size() > 2) {
-      Layout layout = Layout::plain(behind->outputs[0]->dims).transposed(inverse_perm(perm));
-      if (layout.strides.back() == 1 || layout.strides[perm.size() - 2] == 1) strided.outputs[0] = layout;
-    }
-  }
+  const size_t rank = y.dims.size();
+  auto layout = rank > 2 ? layout_for_transpose(y) : std::nullopt;
+  if (layout && (layout->strides.back() == 1 || layout->strides[rank - 2] == 1)) strided.outputs[0] = *layout;
   candidates.insert(candidates.begin(), strided);
   return candidates;
 }

@@ -51,6 +51,9 @@ int extend_normalization(Graph& graph);
 // and another such normalisation become one node. Returns how many it found.
 int join_depthwise(Graph& graph);
 
+// "attention": what stands between two products and their softmax becomes one node with them. Returns how many.
+int join_attention(Graph& graph);
+
 // Adds the nodes that compute d(sum of seeds * targets)/d(wanted). Targets and wanted are values of the graph; a seed
 // is a value of its target's shape. Returns one gradient for each wanted value, nullptr where none flows.
 // UnsupportedError that lists every node on the way whose operator has no gradient.

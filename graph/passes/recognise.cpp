@@ -357,6 +357,9 @@ std::map<std::string, int> recognise(Graph& graph, const std::set<std::string>& 
   if (!disabled.count("depthwise_normalization")) {
     if (int count = join_depthwise(graph)) found["depthwise_normalization"] = count;
   }
+  if (!disabled.count("attention")) {
+    if (int count = join_attention(graph)) found["attention"] = count;
+  }
   return found;
 }
 

@@ -1,0 +1,146 @@
+#include "ops/attention_loops.h"
+
+#include <limits>
+
+// As in vector_loops.cpp.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/attention_loops.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include <hwy/contrib/math/math-inl.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Whole = hn::ScalableTag<float>;
+using One = hn::CappedTag<float, 1>;
+
+// Of what is not above 0, NaN included.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V exp_of(D d, V x) {
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
+}
+
+// body.some(i) over vectors of [0, count), then body.single(i) over elements.
+template <class Body>
+HWY_INLINE void for_row(int64_t count, Body& body) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(Whole()));
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) body.some(i);
+  for (; i < count; ++i) body.single(i);
+}
+
+struct Largest {
+  const float* s;
+  hn::Vec<Whole> wide;
+  float one;
+
+  HWY_INLINE void some(int64_t i) { wide = hn::Max(wide, hn::LoadU(Whole(), s + i)); }
+  HWY_INLINE void single(int64_t i) { one = s[i] > one ? s[i] : one; }
+};
+
+HWY_INLINE float largest_of(const float* s, int64_t count) {
+  const float least = -std::numeric_limits<float>::infinity();
+  Largest body{s, hn::Set(Whole(), least), least};
+  for_row(count, body);
+  const float wide = hn::GetLane(hn::MaxOfLanes(Whole(), body.wide));
+  return wide > body.one ? wide : body.one;
+}
+
+struct Exponentials {
+  float* s;
+  float largest;
+  hn::Vec<Whole> wide;
+  float one;
+
+  template <class D>
+  HWY_INLINE hn::Vec<D> give(D d, int64_t i) const {
+    const auto y = exp_of(d, hn::Sub(hn::LoadU(d, s + i), hn::Set(d, largest)));
+    hn::StoreU(y, d, s + i);
+    return y;
+  }
+  HWY_INLINE void some(int64_t i) { wide = hn::Add(wide, give(Whole(), i)); }
+  HWY_INLINE void single(int64_t i) { one += hn::GetLane(give(One(), i)); }
+};
+
+void exponentials(float* s, int64_t rows, int64_t columns, float* largest, float* inverse) {
+  for (int64_t r = 0; r < rows; ++r, s += columns) {
+    largest[r] = largest_of(s, columns);
+    Exponentials body{s, largest[r], hn::Zero(Whole()), 0};
+    for_row(columns, body);
+    inverse[r] = 1 / (hn::GetLane(hn::SumOfLanes(Whole(), body.wide)) + body.one);
+  }
+}
+
+struct Probabilities {
+  float* s;
+  float largest, inverse;
+
+  template <class D>
+  HWY_INLINE void give(D d, int64_t i) const {
+    const auto y = exp_of(d, hn::Sub(hn::LoadU(d, s + i), hn::Set(d, largest)));
+    hn::StoreU(hn::Mul(y, hn::Set(d, inverse)), d, s + i);
+  }
+  HWY_INLINE void some(int64_t i) const { give(Whole(), i); }
+  HWY_INLINE void single(int64_t i) const { give(One(), i); }
+};
+
+void probabilities(float* s, int64_t rows, int64_t columns, const float* largest, const float* inverse) {
+  for (int64_t r = 0; r < rows; ++r, s += columns) {
+    Probabilities body{s, largest[r], inverse[r]};
+    for_row(columns, body);
+  }
+}
+
+struct Products {
+  const float *p, *dp;
+  hn::Vec<Whole> wide;
+  float one;
+
+  HWY_INLINE void some(int64_t i) { wide = hn::MulAdd(hn::LoadU(Whole(), p + i), hn::LoadU(Whole(), dp + i), wide); }
+  HWY_INLINE void single(int64_t i) { one += p[i] * dp[i]; }
+};
+
+struct Centred {
+  const float* p;
+  float* dp;
+  float mean;
+
+  template <class D>
+  HWY_INLINE void give(D d, int64_t i) const {
+    const auto centred = hn::Sub(hn::LoadU(d, dp + i), hn::Set(d, mean));
+    hn::StoreU(hn::Mul(hn::LoadU(d, p + i), centred), d, dp + i);
+  }
+  HWY_INLINE void some(int64_t i) const { give(Whole(), i); }
+  HWY_INLINE void single(int64_t i) const { give(One(), i); }
+};
+
+void gradients(const float* p, float* dp, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, p += columns, dp += columns) {
+    Products sum{p, dp, hn::Zero(Whole()), 0};
+    for_row(columns, sum);
+    Centred body{p, dp, hn::GetLane(hn::SumOfLanes(Whole(), sum.wide)) + sum.one};
+    for_row(columns, body);
+  }
+}
+
+AttentionLoops attention_of_target() { return {exponentials, probabilities, gradients}; }
+
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace graft {
+
+HWY_EXPORT(attention_of_target);
+
+const AttentionLoops& attention_loops() {
+  static const AttentionLoops loops = HWY_DYNAMIC_DISPATCH(attention_of_target)();
+  return loops;
+}
+
+}  // namespace graft
+#endif
