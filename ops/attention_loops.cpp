@@ -9,7 +9,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include <hwy/contrib/math/math-inl.h>
+#include "ops/exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
@@ -17,12 +17,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using Whole = hn::ScalableTag<float>;
 using One = hn::CappedTag<float, 1>;
-
-// Of what is not above 0, NaN included.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V exp_of(D d, V x) {
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
-}
 
 // body.some(i) over vectors of [0, count), then body.single(i) over elements.
 template <class Body>
@@ -58,7 +52,7 @@ struct Exponentials {
 
   template <class D>
   HWY_INLINE hn::Vec<D> give(D d, int64_t i) const {
-    const auto y = exp_of(d, hn::Sub(hn::LoadU(d, s + i), hn::Set(d, largest)));
+    const auto y = exp_nonpositive(d, hn::Sub(hn::LoadU(d, s + i), hn::Set(d, largest)));
     hn::StoreU(y, d, s + i);
     return y;
   }
@@ -81,7 +75,7 @@ struct Probabilities {
 
   template <class D>
   HWY_INLINE void give(D d, int64_t i) const {
-    const auto y = exp_of(d, hn::Sub(hn::LoadU(d, s + i), hn::Set(d, largest)));
+    const auto y = exp_nonpositive(d, hn::Sub(hn::LoadU(d, s + i), hn::Set(d, largest)));
     hn::StoreU(hn::Mul(y, hn::Set(d, inverse)), d, s + i);
   }
   HWY_INLINE void some(int64_t i) const { give(Whole(), i); }

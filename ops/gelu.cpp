@@ -1,8 +1,8 @@
-// Gelu. float32 on oneDNN's element-wise primitives, over storage as it lies: f(0) = 0 keeps padding zero.
+// Gelu over storage as it lies: f(0) = 0 keeps padding zero.
 #include <cmath>
 
 #include "ops/gradient.h"
-#include "runtime/device/cpu/dnnl.h"
+#include "ops/vector_loops.h"
 
 namespace graft {
 namespace {
@@ -11,6 +11,7 @@ constexpr double inverse_sqrt2 = 0.70710678118654752440;
 constexpr double inverse_sqrt_2pi = 0.39894228040143267794;
 constexpr double sqrt_2_over_pi = 0.79788456080286535588;
 constexpr double cubic = 0.044715;
+constexpr int64_t cost = 4;  // of an element
 
 bool is_tanh(const Node& node) {
   std::string form = node.text("approximate", "none");
@@ -19,41 +20,19 @@ bool is_tanh(const Node& node) {
   return form == "tanh";
 }
 
-dnnl::algorithm algorithm_of(const Node& node) {
-  return is_tanh(node) ? dnnl::algorithm::eltwise_gelu_tanh : dnnl::algorithm::eltwise_gelu_erf;
-}
-
-// The storage of a value as oneDNN's flat vector: element-wise primitives need no more.
-dnnl::memory::desc flat(const Value& value) {
-  return {{value.layout.storage_count()}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::a};
-}
-
-dnnl::eltwise_forward::primitive_desc describe_forward(const Node& node) {
-  auto desc = flat(*node.inputs[0]);
-  return {cpu_engine(), dnnl::prop_kind::forward_training, algorithm_of(node), desc, desc};
-}
-
 // y = x/2 (1 + erf(x / sqrt 2)), or with tanh y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
 Kernel prepare_f32(const Node& node, const Binding& b) {
-  if (node.inputs[0]->layout.storage_count() == 0) return {};
-  auto desc = describe_forward(node);
-  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, dnnl_memory(desc.src_desc(), b.inputs[0])},
-                                                  {DNNL_ARG_DST, dnnl_memory(desc.dst_desc(), b.outputs[0])}};
-  return [primitive = dnnl::eltwise_forward(desc), arguments = std::move(arguments)](Stream& stream) {
-    primitive.execute(dnnl_stream(stream), arguments);
+  return [loop = unary_loop(is_tanh(node) ? "GeluTanh" : "Gelu"), x = b.in<float>(0), y = b.out<float>(0),
+          count = node.inputs[0]->layout.storage_count()](Stream&) {
+    parallel_for(count, cost, [&](int64_t begin, int64_t end) { loop(x + begin, y + begin, end - begin, 0, 0); });
   };
 }
 
 Kernel prepare_grad_f32(const Node& node, const Binding& b) {
-  if (node.inputs[0]->layout.storage_count() == 0) return {};
-  auto data = flat(*node.inputs[0]);
-  dnnl::eltwise_backward::primitive_desc desc(cpu_engine(), algorithm_of(node), data, data, data,
-                                              describe_forward(node));
-  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_DIFF_DST, dnnl_memory(data, b.inputs[0])},
-                                                  {DNNL_ARG_SRC, dnnl_memory(data, b.inputs[1])},
-                                                  {DNNL_ARG_DIFF_SRC, dnnl_memory(data, b.outputs[0])}};
-  return [primitive = dnnl::eltwise_backward(desc), arguments = std::move(arguments)](Stream& stream) {
-    primitive.execute(dnnl_stream(stream), arguments);
+  return [loop = activation_grad_loop(is_tanh(node) ? "GeluTanhGrad" : "GeluGrad"), dy = b.in<float>(0),
+          x = b.in<float>(1), dx = b.out<float>(0), count = node.inputs[0]->layout.storage_count()](Stream&) {
+    parallel_for(count, cost,
+                 [&](int64_t begin, int64_t end) { loop(dy + begin, x + begin, dx + begin, end - begin, 0, 0); });
   };
 }
 

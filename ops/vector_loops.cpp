@@ -11,6 +11,8 @@
 
 #include <hwy/contrib/math/math-inl.h>
 
+#include "ops/exp-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace graft {
 namespace HWY_NAMESPACE {
@@ -78,6 +80,40 @@ HWY_INLINE V erf(V x) {
   return hn::IfThenElse(hn::Lt(magnitude, one()), near, far);
 }
 
+// With density = exp(-x^2/2): what the normal distribution has beyond |x|, density erfcx(t) / 2 with t = |x| / sqrt 2,
+// where erfcx(t) = s R(s), s = 1 / (1 + 0.4 t). R is a minimax fit, relative error 1.3e-7.
+HWY_INLINE V normal_tail(V x, V density) {
+  static const float half_r[] = {0.112837933F,  0.112834804F, 0.103921287F,   0.084271565F, 0.07071308F,
+                                 -0.002797358F, 0.084534213F, -0.0914449394F, 0.0251294765F};
+  V s = hn::Div(one(), hn::MulAdd(hn::Abs(x), constant(0.28284271F), one()));
+  return hn::Mul(hn::Mul(density, s), polynomial(s, half_r, sizeof half_r / sizeof *half_r));
+}
+HWY_INLINE V normal_density(V x) { return exp_nonpositive(d, hn::Mul(hn::Mul(x, x), constant(-0.5F))); }
+HWY_INLINE V normal_below(V x, V density) {
+  V tail = normal_tail(x, density);
+  return hn::IfThenElse(hn::Gt(x, zero()), hn::Sub(one(), tail), tail);
+}
+HWY_INLINE V gelu(V x) { return hn::Mul(x, normal_below(x, normal_density(x))); }
+// Far outside the slope is 0 or 1, at infinity too.
+HWY_INLINE V gelu_slope(V x) {
+  x = clamp(x, constant(-20), constant(20));
+  V density = normal_density(x);
+  return hn::MulAdd(hn::Mul(x, constant(0.39894228F)), density, normal_below(x, density));
+}
+
+// (1 + tanh u)/2 = sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3)
+constexpr float tanh_slope = 1.5957691F, tanh_cubic = 0.044715F;  // of 2u
+HWY_INLINE V tanh_sigmoid(V x) {
+  V inner = hn::MulAdd(hn::Mul(x, x), constant(tanh_slope * tanh_cubic), constant(tanh_slope));
+  return sigmoid(hn::Mul(x, inner));
+}
+HWY_INLINE V gelu_tanh_slope(V x) {
+  x = clamp(x, constant(-20), constant(20));
+  V h = tanh_sigmoid(x);
+  V inner = hn::MulAdd(hn::Mul(x, x), constant(3 * tanh_slope * tanh_cubic), constant(tanh_slope));
+  return hn::MulAdd(hn::Mul(hn::Mul(x, h), hn::Sub(one(), h)), inner, h);
+}
+
 // exp(x) - 1 where x < 0, else 0: never inf, so that products with it stay finite.
 HWY_INLINE V expm1_negative(V x) { return hn::Expm1(d, hn::Min(x, zero())); }
 
@@ -106,6 +142,8 @@ GRAFT_UNARY(Softsign, hn::Div(x, hn::Add(one(), hn::Abs(x))))
 GRAFT_UNARY(Mish, hn::Mul(x, tanh(softplus(x))))
 GRAFT_UNARY(Swish, hn::Mul(x, sigmoid(hn::Mul(a, x))))
 GRAFT_UNARY(Clip, clamp(x, a, b))
+GRAFT_UNARY(Gelu, gelu(x))
+GRAFT_UNARY(GeluTanh, hn::Mul(x, tanh_sigmoid(x)))
 #undef GRAFT_UNARY
 
 // --- Derivatives times dy: V f(V dy, V s, V a, V b) ---
@@ -119,6 +157,8 @@ GRAFT_GRAD(ReluGrad, hn::IfThenElseZero(hn::Gt(s, zero()), dy))
 GRAFT_GRAD(LeakyReluGrad, hn::IfThenElse(hn::Gt(s, zero()), dy, hn::Mul(a, dy)))
 GRAFT_GRAD(SigmoidGrad, hn::Mul(dy, hn::Mul(s, hn::Sub(one(), s))))
 GRAFT_GRAD(TanhGrad, hn::Mul(dy, hn::NegMulAdd(s, s, one())))
+GRAFT_GRAD(GeluGrad, hn::Mul(dy, gelu_slope(s)))
+GRAFT_GRAD(GeluTanhGrad, hn::Mul(dy, gelu_tanh_slope(s)))
 GRAFT_GRAD(ClipGrad, hn::IfThenElseZero(hn::And(hn::Gt(s, a), hn::Lt(s, b)), dy))
 
 HWY_INLINE V hard_sigmoid_slope(V inner, V dy) {
@@ -176,7 +216,7 @@ UnaryLoop find_unary(std::string_view type) {
       GRAFT_ROW(Neg),      GRAFT_ROW(Floor),       GRAFT_ROW(Ceil),
       GRAFT_ROW(Round),    GRAFT_ROW(Erf),         GRAFT_ROW(Softplus),
       GRAFT_ROW(Softsign), GRAFT_ROW(Mish),        GRAFT_ROW(Swish),
-      GRAFT_ROW(Clip),
+      GRAFT_ROW(Clip),     GRAFT_ROW(Gelu),        GRAFT_ROW(GeluTanh),
 #undef GRAFT_ROW
   };
   for (const auto& row : rows) {
@@ -191,8 +231,9 @@ ActivationGradLoop find_activation_grad(std::string_view type) {
     ActivationGradLoop loop;
   } rows[] = {
 #define GRAFT_ROW(name) {#name, activation_grad<name>}
-      GRAFT_ROW(ReluGrad), GRAFT_ROW(LeakyReluGrad),   GRAFT_ROW(SigmoidGrad),   GRAFT_ROW(TanhGrad),
-      GRAFT_ROW(ClipGrad), GRAFT_ROW(HardSigmoidGrad), GRAFT_ROW(HardSwishGrad),
+      GRAFT_ROW(ReluGrad),      GRAFT_ROW(LeakyReluGrad), GRAFT_ROW(SigmoidGrad),
+      GRAFT_ROW(TanhGrad),      GRAFT_ROW(ClipGrad),      GRAFT_ROW(HardSigmoidGrad),
+      GRAFT_ROW(HardSwishGrad), GRAFT_ROW(GeluGrad),      GRAFT_ROW(GeluTanhGrad),
 #undef GRAFT_ROW
   };
   for (const auto& row : rows) {
