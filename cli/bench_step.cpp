@@ -77,7 +77,7 @@ class BenchStep {
     config_.settings.apply_flags();
     config_.check_device();
     std::map<std::string, int64_t> sizes = parse_dims(options_.dims);
-    ModelSession model = ModelSession::open(options_.model);
+    ModelSession model = ModelSession::open(options_.model, config_.session_options());
     Session& session = model.session();
     TrainingOptions training = config_.trainer_options().training;
     training.trainable = session.match(config_.train, config_.freeze);
@@ -181,7 +181,7 @@ void add_bench_step(CLI::App& bench) {
   add_batch(verb, options->batch);
   add_dims(verb, options->dims);
   config->settings.attach(
-      verb, {"output", "loss", "optimizer", "clip-norm", "freeze", "train", "batchnorm", "dtype", "device"});
+      verb, {"output", "loss", "optimizer", "clip-norm", "freeze", "train", "batchnorm", "dtype", "device", "disable"});
   add_seconds(verb, options->timing.seconds, "Time for timed steps, about");
   verb.add_option("--rounds", options->timing.rounds, "Timed steps at least (default 5)")
       ->check(CLI::Range(int64_t{1}, int64_t{100000}))

@@ -10,6 +10,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "graph/passes/passes.h"
 #include "runtime/device/device.h"
 
 namespace graft {
@@ -88,6 +89,26 @@ std::vector<std::string> split_commas(const std::vector<std::string>& texts) {
 void add_dims(CLI::App& verb, std::vector<std::string>& texts) {
   add_list(verb, "--dim", texts, "Size of a free dimension: its name in the model, or INPUT.AXIS where it has none")
       ->option_text("NAME=N ...");
+}
+
+std::string disable_help() {
+  constexpr size_t longest = 90;
+  std::string text = "Fusions to leave alone: all, or of";
+  size_t line = 0;
+  for (const auto& name : fusion_names()) {
+    if (text.size() + name.size() - line > longest) {
+      line = text.size();
+      text += '\n';
+    } else {
+      text += ' ';
+    }
+    text += name;
+  }
+  return text;
+}
+
+void add_disable(CLI::App& verb, std::vector<std::string>& names) {
+  add_list(verb, "--disable", names, disable_help())->option_text("NAME ...");
 }
 
 std::string nearest_text(const std::string& wanted, const std::vector<std::string>& names) {

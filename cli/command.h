@@ -30,6 +30,10 @@ CLI::Option* add_list(CLI::App& verb, const std::string& flag, std::vector<std::
 std::vector<std::string> split_commas(const std::vector<std::string>& texts);
 // --dim NAME=N, repeatable; the texts go to parse_dims.
 void add_dims(CLI::App& verb, std::vector<std::string>& texts);
+// --disable NAME, repeatable; the texts go to SessionOptions::disabled.
+void add_disable(CLI::App& verb, std::vector<std::string>& names);
+// Its lines in the help of a verb.
+std::string disable_help();
 
 // UsageError with the nearest names unless `value` is one of `allowed`.
 void require_choice(const std::string& flag, const std::string& value, const std::vector<std::string>& allowed);

@@ -28,7 +28,7 @@ reason), without_gradient, assumed_dims, training_steps (batch, planned_peak_byt
 
 struct InspectOptions {
   std::string model, after, mode = "train";
-  std::vector<std::string> train, freeze, dims;
+  std::vector<std::string> train, freeze, dims, disable;
   std::vector<int64_t> batches;
   bool json = false;
 };
@@ -274,7 +274,8 @@ void inspect(const InspectOptions& options) {
   report.update(describe(summary));
   std::optional<ModelSession> model;
   try {
-    model.emplace(std::move(file));
+    SessionOptions session{.disabled = {options.disable.begin(), options.disable.end()}};
+    model.emplace(std::move(file), session);
   } catch (const UnsupportedError& error) {
     if (!options.after.empty()) throw;
     bool listed = !error.blockers().empty();
@@ -303,6 +304,7 @@ void add_inspect(CLI::App& app) {
   add_list(verb, "--train", options->train, "Parameters to train; all unless given")->option_text("GLOB ...");
   add_list(verb, "--freeze", options->freeze, "Parameters to leave as they are")->option_text("GLOB ...");
   add_dims(verb, options->dims);
+  add_disable(verb, options->disable);
   verb.add_option("--batch", options->batches, "Batch size to plan a training step for (default 1, 8 and 32)")
       ->allow_extra_args(false)
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))

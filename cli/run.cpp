@@ -22,11 +22,17 @@ integers and booleans from 0 and 1. Keys of --json: outputs (name, dtype, dims),
 
 struct RunOptions {
   std::string model, inputs, outputs, cotangents, mode = "infer";
-  std::vector<std::string> dims;
+  std::vector<std::string> dims, disable;
   uint64_t seed = 0;
   bool double_precision = false;
   bool json = false;
 };
+
+SessionOptions session_options(const RunOptions& options) {
+  return {.double_precision = options.double_precision,
+          .disabled = {options.disable.begin(), options.disable.end()},
+          .seed = options.seed};
+}
 
 using Arrays = std::map<std::string, Tensor>;
 
@@ -54,7 +60,7 @@ Tensor as_wanted(const std::string& where, const Tensor& given, DType dtype, con
 class Run {
  public:
   explicit Run(const RunOptions& options)
-      : options_(options), model_(ModelSession::open(options.model, {options.double_precision, {}, options.seed})) {}
+      : options_(options), model_(ModelSession::open(options.model, session_options(options))) {}
 
   void operator()() {
     Program& program = compile(input_dims());
@@ -155,6 +161,7 @@ void add_run(CLI::App& app) {
       ->option_text("infer|train");
   verb.add_flag("--double", options->double_precision, "Compute everything in float64");
   add_dims(verb, options->dims);
+  add_disable(verb, options->disable);
   verb.add_option("--seed", options->seed, "Of random inputs and of Dropout (default 0)")->option_text("N");
   add_threads(verb);
   add_json(verb, options->json);

@@ -110,7 +110,7 @@ class TrainRun {
       HeadEdit head = replace_head(file, *config_.new_head, seed, config_.output);
       spdlog::info("new head: \"{}\" with {} outputs in place of {}", head.node, head.classes, head.old_classes);
     }
-    model_.emplace(std::move(file), SessionOptions{.seed = seed});
+    model_.emplace(std::move(file), config_.session_options());
     trainable_ = model_->session().match(config_.train, config_.freeze);
     if (trainable_.empty()) throw UsageError("every parameter is frozen: nothing to train");
   }

@@ -70,6 +70,7 @@ TrainConfig::TrainConfig() {
       {"live", "frozen"});
   add("dtype", &dtype, "Precision", "f32", {"f32", "bf16", "f16"});
   add("device", &device, "Device", "cpu");
+  add("disable", &disable, disable_help(), "NAME");
   add("seed", &seed, "Of the head, the split, the order of samples and dropout", "42");
   add("monitor", &monitor, "What is best by validation: loss or a metric", "loss");
   add("patience", &patience, "Epochs without gain before the run ends; 0: never early", "0");
@@ -104,6 +105,10 @@ LossOptions TrainConfig::loss_options() const {
   options.class_weights = class_weights;
   options.huber_delta = huber_delta;
   return options;
+}
+
+SessionOptions TrainConfig::session_options() const {
+  return {.disabled = {disable.begin(), disable.end()}, .seed = static_cast<uint64_t>(seed)};
 }
 
 TrainerOptions TrainConfig::trainer_options() const {

@@ -26,7 +26,7 @@ struct TrainConfig {
   double lr = 1e-3, end_lr = 0, warmup = 0.05, weight_decay = 0.01, clip_norm = 0;
   double momentum = 0.9, beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   bool nesterov = false;
-  std::vector<std::string> freeze, train;
+  std::vector<std::string> freeze, train, disable;
   std::string batchnorm = "live", dtype = "f32", device = "cpu", monitor = "loss";
   int64_t patience = 0, seed = 42, loader_threads = 1;
   std::string on_bad_sample = "fail";
@@ -41,6 +41,7 @@ struct TrainConfig {
   // UnsupportedError for a dtype and a device that training does not know yet.
   void check_device() const;
   LossOptions loss_options() const;
+  SessionOptions session_options() const;
   TrainerOptions trainer_options() const;
   DatasetOptions dataset_options(const Session& session) const;
   LoaderOptions loader_options() const;  // in the order of the data

@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "graph/flops.h"
 #include "graph/logits.h"
@@ -98,6 +99,8 @@ void add_blocker(std::vector<Blocker>& blockers, const Blocker& blocker) {
 
 Session::Session(std::unique_ptr<Graph> graph, Expander expand, SessionOptions options)
     : graph_(std::move(graph)), expand_(std::move(expand)), options_(std::move(options)) {
+  if (const char* more = std::getenv("GRAFT_DISABLE")) options_.disabled.insert(more);
+  options_.disabled = fusions_named(options_.disabled);
   std::map<std::string, Tensor> states = classify(*graph_);
   if (options_.double_precision) widen(*graph_);
   for (const auto& state : graph_->states) {

@@ -14,9 +14,11 @@ namespace graft {
 enum class Mode : uint8_t { infer, train };
 
 struct SessionOptions {
-  bool double_precision = false;   // float becomes double everywhere: for gradient checks
-  std::set<std::string> disabled;  // patterns and fusions to leave alone, by name
-  uint64_t seed = 0;               // of dropout
+  bool double_precision = false;  // float becomes double everywhere: for gradient checks
+  // Patterns and fusions to leave alone, as fusions_named takes them. Those that the environment variable GRAFT_DISABLE
+  // names are left alone too.
+  std::set<std::string> disabled;
+  uint64_t seed = 0;  // of dropout
 };
 
 struct TrainingOptions {

@@ -39,6 +39,11 @@ void seed_dropout(Graph& graph, uint64_t seed);
 // UnsupportedError that lists all nodes that have neither.
 void decompose(Graph& graph, const Expander& expand, const Evaluator& evaluate);
 
+// The names of all patterns and fusions that can be left alone: what `disabled` may hold below.
+const std::vector<std::string>& fusion_names();
+// What texts name, with commas between names; "all" stands for every one. UsageError with the nearest for other names.
+std::set<std::string> fusions_named(const std::set<std::string>& texts);
+
 // Turns patterns that exporters spell out into composites with kernels and rules of their own. `disabled` names
 // patterns to leave alone. Returns how often each pattern was found.
 std::map<std::string, int> recognise(Graph& graph, const std::set<std::string>& disabled = {});

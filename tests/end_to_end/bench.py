@@ -44,6 +44,9 @@ def check_step(graft, checks, models):
 
     text = graft("bench", "step", models / "small_cnn.onnx", "--batch", 4, *SHORT)
     checks.expect(text.startswith("machine") and "% of it reached" in text and "Adam" in text, "step: the table")
+    apart = json.loads(graft("bench", "step", models / "small_cnn.onnx", "--batch", 4, "--disable", "all", "--json",
+                             *SHORT))
+    checks.expect(apart["kernels"] > report["kernels"], f"step: --disable: {apart['kernels']} kernels")
     sgd = json.loads(graft("bench", "step", models / "small_mlp.onnx", "--batch", 3, "--json", "--optimizer", "sgd",
                            "--loss", "bce", *SHORT))
     names = {o["operator"] for o in sgd["operators"]}

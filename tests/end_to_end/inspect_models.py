@@ -127,6 +127,10 @@ def check_passes(graft, checks, models):
             text = graft("inspect", models / "small_cnn.onnx", "--after", name, "--mode", mode)
             checks.expect(text.startswith("main_graph (") and ("Adam" in text) == (
                 mode == "train" and name in ("fuse", "lay_out")), f"--after {name} --mode {mode}")
+    on, off, variable = (graft.call("inspect", models / "block.onnx", "--after", "recognise", *flags,
+                                    env=os.environ | {"GRAFT_DISABLE": disabled}).stdout
+                         for flags, disabled in [([], ""), (["--disable", "softmax,gelu"], ""), ([], "softmax,gelu")])
+    checks.expect("Gelu" in on and "Gelu" not in off and "Erf" in off and variable == off, "--disable, GRAFT_DISABLE")
     path = graft.folder / "blocked.onnx"
     path.write_bytes(model("g (float[N, 4] x) => (float[N, 4] y) { a = NonZero(x)  y = Relu(x) }").SerializeToString())
     checks.expect("NonZero" in graft("inspect", path, "--after", "classify"), "--after a pass before what refuses")

@@ -1,5 +1,6 @@
 """The flags of `graft run`: run_options.py GRAFT MODELS_DIR."""
 import json
+import os
 import pathlib
 import sys
 
@@ -69,6 +70,20 @@ def check_gradients(graft, checks):
     checks.expect(np.allclose(outputs["grad:x"], [2, 3 * np.e]) and not outputs["grad:z"].any(), "gradients")
 
 
+def check_disabled(graft, checks, models):
+    out = graft.folder / "disabled.npz"
+
+    def logits(*flags):
+        graft("run", models / "small_cnn.onnx", "--inputs", "random", "--dim", "N=5", "--outputs", out, *flags)
+        with np.load(out) as arrays:
+            return arrays["logits"]
+    on, off = logits(), logits("--disable", "all")
+    checks.expect(np.abs(on - off).max() <= 1e-5 * np.abs(on).max(), "--disable all computes the same")
+    done = graft.call("run", models / "small_cnn.onnx", "--inputs", "zeros", "--outputs", out,
+                      env=os.environ | {"GRAFT_DISABLE": "winograd,gelo"})
+    checks.expect(done.returncode == USAGE and '"gelu"' in done.stderr, f"GRAFT_DISABLE=gelo: {done.stderr.strip()}")
+
+
 def check_refusals(graft, checks, models):
     folder = graft.folder / "refusals"
     folder.mkdir()
@@ -85,6 +100,7 @@ def check_refusals(graft, checks, models):
              "--dim beyond 64 bits": (filled + ["--dim", "N=99999999999999999999"], USAGE, "NAME=N"),
              "--dim whose bytes do not fit 64 bits": (filled + ["--dim", f"N={2**62}"], USAGE, "too large"),
              "--dim with arrays": (arrays + ["--dim", "N=2"], USAGE, "arrays"),
+             "--disable of what is none": (filled + ["--disable", "sofmax"], USAGE, '"softmax"'),
              "--threads 0": (filled + ["--threads", "0"], USAGE, "--threads"),
              "a mode that is none": (filled + ["--mode", "trian"], USAGE, "train"),
              "float64 cotangents": (arrays + ["--vjp", folder / "ct.npz"], DATA, "float(2,4)")}
@@ -100,6 +116,7 @@ def main():
     check_filling(graft, checks)
     check_double(graft, checks, models)
     check_gradients(graft, checks)
+    check_disabled(graft, checks, models)
     check_refusals(graft, checks, models)
     checks.finish()
 

@@ -77,7 +77,8 @@ def check_configuration(graft, checks, folder, arguments):
     """config.yaml repeats a run, also one whose length is given in updates."""
     first, again = folder / "updates", folder / "again"
     at = arguments.index("--epochs")
-    graft("train", *arguments[:at], *arguments[at + 2:], "--max-steps", "250", "--out", first)
+    graft("train", *arguments[:at], *arguments[at + 2:], "--max-steps", "250", "--disable", "merge_equal", "--out", first)
+    checks.expect("merge_equal" in (first / "config.yaml").read_text(), "config.yaml holds what --disable left alone")
     graft("train", "--config", first / "config.yaml", "--out", again)
     steps = rows(first / "metrics.csv")[-1]["step"]
     checks.expect(steps == "250", f"{steps} updates were asked for")
