@@ -15,10 +15,9 @@ void infer_channel_sum(Node& node) {
 }
 
 Settlement settle_channel_sum(const Node& node, const Settlement*) {
+  ChannelView view = channel_view(node, *node.inputs[0]);
   Settlement settlement;
-  int64_t slices = thread_count();
-  settlement.scratch_bytes = ChannelSums::scratch_bytes(channel_view(node, *node.inputs[0]), slices);
-  settlement.descriptor = slices;
+  settlement.scratch_bytes = ChannelSums::scratch_bytes(view, ChannelSums::slices(view));
   return settlement;
 }
 
@@ -27,7 +26,7 @@ Kernel prepare_channel_sum(const Node& node, const Binding& binding) {
   ChannelView view = channel_view(node, *node.inputs[0]);
   const T* x = binding.in<T>(0);
   T* y = binding.out<T>(0);
-  ChannelSums sums(view, binding.scratch, std::any_cast<int64_t>(binding.settlement->descriptor));
+  ChannelSums sums(view, binding.scratch, ChannelSums::slices(view));
   return [=](Stream&) mutable {
     sums.run<T>([=](int64_t i, int64_t) { return std::pair<T, T>(x[i], T{0}); });
     for (int64_t c = 0; c < view.channels; ++c) y[c] = static_cast<T>(sums.first(c));

@@ -61,6 +61,11 @@ class ChannelPieces {
     per_block_ = (view.spatial + rows_ - 1) / rows_;
   }
   int64_t count() const { return view_.batch * view_.blocks * per_block_; }
+  // Those of one block, over all samples.
+  int64_t count_of_block() const { return view_.batch * per_block_; }
+  ChannelPiece of_block(int64_t block, int64_t i) const {
+    return (*this)[(i / per_block_ * view_.blocks + block) * per_block_ + i % per_block_];
+  }
   int64_t elements() const { return rows_ * view_.width; }
   ChannelPiece operator[](int64_t i) const {
     int64_t row = i % per_block_ * rows_;
@@ -103,8 +108,8 @@ void for_each_channel_element(const ChannelView& view, F f) {
   });
 }
 
-// Sums over batch and space of one or two terms a channel. Partial sums of a piece are in T, of a slice in double;
-// there is a slice for each thread.
+// Sums over batch and space of one or two terms a channel. Partial sums of a piece are in T, of a slice of the pieces
+// of a block in double. How many slices there are decides the bits, how many threads work does not.
 class ChannelSums {
  public:
   // `scratch` has scratch_bytes(view, slices); the number of slices is settled with it.
@@ -115,22 +120,32 @@ class ChannelSums {
     return checked_mul(slices, checked_mul(view.padded_channels(), 4 * int64_t{sizeof(double)}));
   }
 
+  // Enough for many threads, from the shape alone.
+  static int64_t slices(const ChannelView& view) {
+    constexpr int64_t parts = 64;
+    int64_t most = std::max<int64_t>(ChannelPieces(view).count_of_block(), 1);
+    return std::clamp<int64_t>(parts / std::max<int64_t>(view.blocks, 1), 1, most);
+  }
+
   // first[c] = sum f(i, c).first, second[c] = sum f(i, c).second; f gives a std::pair<T, T>.
   template <class T, class F>
   void run(F f) {
     ChannelPieces pieces(view_);
     int64_t channels = view_.padded_channels();
-    parallel_for(slices_, 1 << 20, [&](int64_t begin, int64_t end) {
-      for (int64_t slice = begin; slice < end; ++slice) {
-        double* total = partial_ + slice * 4 * channels;
-        T* sums = reinterpret_cast<T*>(total + 2 * channels);
-        std::fill(total, total + 2 * channels, 0.0);
-        for (int64_t p = pieces.count() * slice / slices_; p < pieces.count() * (slice + 1) / slices_; ++p) {
-          add_piece<T>(pieces[p], sums, f);
-          ChannelPiece piece = pieces[p];
-          for (int64_t v = 0; v < view_.width; ++v) {
-            total[piece.channel + v] += static_cast<double>(sums[v]);
-            total[channels + piece.channel + v] += static_cast<double>(sums[view_.width + v]);
+    int64_t count = pieces.count_of_block(), parts = slices_ * view_.blocks;
+    int64_t cost = 4 * view_.storage_count() / std::max<int64_t>(parts, 1);
+    parallel_for(parts, cost, [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; ++part) {
+        int64_t slice = part / view_.blocks, block = part % view_.blocks, width = view_.width;
+        double* total = partial_ + slice * 4 * channels + block * width;
+        T* sums = reinterpret_cast<T*>(partial_ + slice * 4 * channels + 2 * channels) + 2 * block * width;
+        std::fill(total, total + width, 0.0);
+        std::fill(total + channels, total + channels + width, 0.0);
+        for (int64_t p = count * slice / slices_; p < count * (slice + 1) / slices_; ++p) {
+          add_piece<T>(pieces.of_block(block, p), sums, f);
+          for (int64_t v = 0; v < width; ++v) {
+            total[v] += static_cast<double>(sums[v]);
+            total[channels + v] += static_cast<double>(sums[width + v]);
           }
         }
       }

@@ -263,14 +263,15 @@ void dot_row(const GemmBlock& g, int64_t i) {
 
 void gemm_here(const GemmBlock& g, float* scratch) {
   constexpr int64_t few = 3;  // rows
-  if (g.m <= few && g.a.column == 1 && g.b.row == 1 && g.b.column != 1) {
+  const int64_t whole_m = std::max(g.whole_m, g.m), whole_n = std::max(g.whole_n, g.n);
+  if (whole_m <= few && g.a.column == 1 && g.b.row == 1 && g.b.column != 1) {
     int64_t i = 0;
     for (; i + 2 <= g.m; i += 2) dot_row<2>(g, i);
     if (i < g.m) dot_row<1>(g, i);
     return;
   }
   // The larger of two transposed operands is read as it lies when it takes the part of a.
-  const bool swap = g.b.row == 1 && g.b.column != 1 && 4 * g.m <= g.n;
+  const bool swap = g.b.row == 1 && g.b.column != 1 && 4 * whole_m <= whole_n;
   if (!swap) return gemm_blocked(g, scratch);
   GemmBlock t{g.n, g.m,        g.k,     g.b.transposed(), g.a.transposed(), g.start.transposed(),
               g.y, g.y_column, g.y_row, g.alpha};

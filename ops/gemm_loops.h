@@ -21,11 +21,14 @@ struct GemmBlock {
   float* y = nullptr;
   int64_t y_row = 0, y_column = 1;
   float alpha = 1;
+  // Sizes of the product that this is a part of: they decide how sums go, so that all parts round alike. 0: it is
+  // whole.
+  int64_t whole_m = 0, whole_n = 0;
 };
 
 // Floats of scratch that a thread wants for products of any size.
 int64_t gemm_scratch();
-// Sums over k go in order, whatever m and n: a part of y is the same as in the whole.
+// A part of y has the same bits as in the whole.
 void gemm(const GemmBlock& block, float* scratch);
 // What rows and columns should be split by among threads.
 int64_t gemm_row_step();

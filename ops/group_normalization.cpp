@@ -56,14 +56,12 @@ constexpr int64_t vector_count = 4;
 
 Settlement settle_groups(const Node& node, const Settlement*) {
   Groups g = groups_of(node);
-  int64_t slices = thread_count();
   int64_t bytes = checked_mul(g.channels.padded_channels(), static_cast<int64_t>(size_of(node.inputs[0]->dtype)));
   Settlement settlement;
-  settlement.scratch_bytes =
-      checked_add(ChannelSums::scratch_bytes(g.channels, slices), checked_mul(vector_count, bytes));
+  settlement.scratch_bytes = checked_add(ChannelSums::scratch_bytes(g.channels, ChannelSums::slices(g.channels)),
+                                         checked_mul(vector_count, bytes));
   settlement.opaque_bytes.assign(node.outputs.size(), checked_mul(2, bytes));
   if (node.output(0)) settlement.in_place = {{0, node.type == "GroupNormalizationGrad" ? 2 : 0}};
-  settlement.descriptor = slices;
   return settlement;
 }
 
@@ -77,7 +75,7 @@ struct Workplace {
 
 template <class T>
 Workplace<T> workplace_of(const Groups& g, const Binding& binding) {
-  int64_t slices = std::any_cast<int64_t>(binding.settlement->descriptor);
+  int64_t slices = ChannelSums::slices(g.channels);
   auto* after_sums = static_cast<std::byte*>(binding.scratch) + ChannelSums::scratch_bytes(g.channels, slices);
   return {{g.channels, binding.scratch, slices}, reinterpret_cast<T*>(after_sums), g.channels.padded_channels()};
 }

@@ -1,4 +1,5 @@
 // LayerNormalization and RMSNormalization over the last axes: rows of `width` elements.
+#include <algorithm>
 #include <cmath>
 
 #include "ops/gradient.h"
@@ -116,6 +117,14 @@ Kernel prepare_forward(const Node& node, const Binding& binding) {
   };
 }
 
+// Parts of the rows whose sums are added up in order. The shape alone decides: the bits are those of any number of
+// threads.
+int64_t slices_of(const Rows& rows) {
+  constexpr int64_t elements = 32768, most = 64;
+  return std::clamp<int64_t>(checked_mul(rows.count, rows.width) / elements, 1,
+                             std::clamp<int64_t>(rows.count, 1, most));
+}
+
 // (x, scale, dy, saved) -> dx, dscale, dbias; h = (x - mean)/sigma, g = dy scale
 //   dx = (g - mean(g) - h mean(g h)) / sigma,  dscale = sum over rows of dy h,  dbias = sum over rows of dy
 template <class T>
@@ -127,7 +136,7 @@ struct NormalizationGrad {
   int64_t slices;
 
   void operator()(Stream&) const {
-    parallel_for(slices, rows.count * rows.width, [&](int64_t begin, int64_t end) {
+    parallel_for(slices, 8 * rows.width * (rows.count / slices), [&](int64_t begin, int64_t end) {
       for (int64_t slice = begin; slice < end; ++slice) {
         T* sums = partial + slice * 2 * rows.width;
         if (dscale || dbias) std::fill(sums, sums + 2 * rows.width, T{0});
@@ -177,18 +186,17 @@ struct NormalizationGrad {
 Settlement settle_grad(const Node& node, const Settlement*) {
   Rows rows = rows_of(node);
   check_vector(node, 1, rows);
-  int64_t slices = thread_count();
   Settlement settlement;
   settlement.scratch_bytes =
-      checked_mul(checked_mul(2 * slices, rows.width), static_cast<int64_t>(size_of(node.inputs[0]->dtype)));
+      checked_mul(checked_mul(2 * slices_of(rows), rows.width), static_cast<int64_t>(size_of(node.inputs[0]->dtype)));
   settlement.in_place = {{0, 2}};
-  settlement.descriptor = slices;
   return settlement;
 }
 
 template <class T>
 Kernel prepare_grad(const Node& node, const Binding& binding) {
-  return NormalizationGrad<T>{rows_of(node),
+  Rows rows = rows_of(node);
+  return NormalizationGrad<T>{rows,
                               binding.in<T>(0),
                               binding.in<T>(1),
                               binding.in<T>(2),
@@ -197,7 +205,7 @@ Kernel prepare_grad(const Node& node, const Binding& binding) {
                               binding.out<T>(1),
                               binding.out<T>(2),
                               static_cast<T*>(binding.scratch),
-                              std::any_cast<int64_t>(binding.settlement->descriptor)};
+                              slices_of(rows)};
 }
 
 void infer_grad(Node& node) {

@@ -122,8 +122,8 @@ class ThreadedProduct {
   ThreadedProduct(const Product& p, int64_t threads, const float* a, const float* b, const float* c, float* y,
                   float* scratch)
       : p_(p), batches_(batch_count(p)), threads_(threads), scratch_(scratch) {
-    whole_.m = p.m();
-    whole_.n = p.n();
+    whole_.m = whole_.whole_m = p.m();
+    whole_.n = whole_.whole_n = p.n();
     whole_.k = p.k();
     whole_.a = last_two(a, p.a_strides);
     whole_.b = last_two(b, p.b_strides);
