@@ -21,8 +21,9 @@ clock around each kernel. --trace writes one step for chrome://tracing or ui.per
 Keys of --json: model, batch, dims, machine (threads, gflops_f32, gflops_f64, memory_gb_per_s, cache_gb_per_s,
 cache_bytes, load), min_ms, median_ms, steps, samples_per_s, gflops, gb_per_s, limit_ms, share_of_limit, peak_rss_mb (of
 the process, from before compiling), resident_growth_mb (the same less what was resident before), planned_peak_mb,
-planned_growth_mb (the same less the parameters, which were there before), allocations (while the timed steps ran),
-reorders, working_copies, kernels, compile_ms, operators (operator, direction, nodes, ms, gflops, gb_per_s, limit_ms, share_of_limit).)";
+planned_growth_mb (the same less the parameters, which were there before), allocations and descriptors (made by the timed
+steps), reorders, working_copies, kernels, compile_ms, operators (operator, direction, nodes, ms, gflops, gb_per_s,
+limit_ms, share_of_limit).)";
 
 struct StepOptions {
   std::string model, trace;
@@ -129,6 +130,7 @@ class BenchStep {
     json["planned_peak_mb"] = mb(step_.planned_bytes);
     json["planned_growth_mb"] = mb(step_.planned_new_bytes);
     json["allocations"] = step_.times.allocations;
+    json["descriptors"] = step_.times.descriptors;
     json["reorders"] = step_.program->counters().reorders;
     json["working_copies"] = step_.program->counters().working_copies;
     json["kernels"] = step_.program->counters().kernels;
@@ -154,12 +156,11 @@ class BenchStep {
                    "memory   planned peak {:.1f} MB, {:.1f} of it beside the parameters; resident peak {:.1f} MB, "
                    "grown by {:.1f}\n",
                    mb(step_.planned_bytes), mb(step_.planned_new_bytes), mb(step_.resident_peak_bytes), mb(growth()));
-    fmt::format_to(
-        at,
-        "program  {} kernels, {} reorders of activations, {} working copies of weights, {} allocations in {} "
-        "steps; compiled in {:.0f} ms\n\n",
-        counters.kernels, counters.reorders, counters.working_copies, step_.times.allocations, step_.times.steps,
-        step_.compile_seconds * 1e3);
+    fmt::format_to(at,
+                   "program  {} kernels, {} reorders of activations, {} working copies of weights, {} allocations and "
+                   "{} descriptors in {} steps; compiled in {:.0f} ms\n\n",
+                   counters.kernels, counters.reorders, counters.working_copies, step_.times.allocations,
+                   step_.times.descriptors, step_.times.steps, step_.compile_seconds * 1e3);
     fmt::format_to(at, "{}", graft::to_text(by_operator(step_.roofline, step_.times.node_seconds)));
     return fmt::to_string(out);
   }

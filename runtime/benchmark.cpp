@@ -50,12 +50,13 @@ StepTimes time_steps(Program& program, const TimingOptions& options) {
   for (int step = 0; step < warm_up; ++step) program.run();
   StepTimes times;
   std::vector<double> seconds;
-  int64_t allocations = program.counters().allocations;
+  Counters before = program.counters();
   double begin = seconds_now();
   auto rounds = static_cast<size_t>(std::max<int64_t>(options.rounds, 1));
   while (seconds.size() < rounds || (seconds_now() - begin < options.seconds && seconds.size() < most))
     seconds.push_back(run_timed(program));
-  times.allocations = program.counters().allocations - allocations;
+  times.allocations = program.counters().allocations - before.allocations;
+  times.descriptors = program.counters().descriptors - before.descriptors;
   times.steps = static_cast<int64_t>(seconds.size());
   times.min_seconds = *std::min_element(seconds.begin(), seconds.end());
   times.median_seconds = median(std::move(seconds));

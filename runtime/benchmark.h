@@ -15,6 +15,7 @@ struct StepTimes {
   double min_seconds = 0, median_seconds = 0;
   int64_t steps = 0;                 // timed
   int64_t allocations = 0;           // in all timed steps together
+  int64_t descriptors = 0;           // made in them, see descriptor_count
   std::vector<double> node_seconds;  // the least of each node, as Program::step_nodes
 };
 

@@ -152,7 +152,7 @@ void Program::run() {
     throw UsageError(
         "this program was compiled before a parameter moved to another layout: ask the session for it again");
   }
-  int64_t allocated = allocation_count();
+  int64_t allocated = allocation_count(), described = descriptor_count();
   bool changed = seen_values_ != store_.value_generation();
   for (Segment& segment : segments_) {
     if (changed && !segment.prologue.empty()) {
@@ -168,6 +168,7 @@ void Program::run() {
   seen_values_ = store_.value_generation();
   ++counters_.steps;
   counters_.allocations += allocation_count() - allocated;
+  counters_.descriptors += descriptor_count() - described;
 }
 
 Tensor Program::output(size_t index) const {

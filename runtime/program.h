@@ -47,6 +47,7 @@ struct Counters {
   int64_t reorders = 0;        // of activations, in a step
   int64_t working_copies = 0;  // of states in another layout, made in a step
   int64_t allocations = 0;     // of buffers, while running
+  int64_t descriptors = 0;     // made while running, see descriptor_count
 };
 
 // Called around each kernel when set: nanoseconds that the node took.

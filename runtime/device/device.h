@@ -26,6 +26,10 @@ int thread_count();
 // elementary operations of one item. f(begin, end) must not throw.
 void parallel_for(int64_t count, int64_t cost, const std::function<void(int64_t begin, int64_t end)>& f);
 
+// How often this thread has made descriptors, primitives or memory objects of a library of kernels (oneDNN): steady
+// steps must not.
+int64_t descriptor_count();
+
 // Peak of the machine's main memory, bytes; used to refuse plans that cannot fit.
 int64_t physical_memory();
 

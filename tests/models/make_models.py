@@ -36,6 +36,7 @@ GENERATED = {
     "small_cnn": lambda: small.small_cnn(RECORDINGS / "small_cnn.npz"),
     "block": lambda: small.block(RECORDINGS / "block.npz"),
     "resnet18": vision.resnet18,
+    "resnet50": vision.resnet50,
     "mobilenet_v2": vision.mobilenet_v2,
     "minilm": lambda: minilm.minilm(SAFETENSORS),
     "minilm_classifier": minilm.minilm_classifier,

@@ -1,4 +1,4 @@
-"""ResNet-18 and MobileNetV2 in the structure of torchvision, exported in training mode, randomly initialised."""
+"""ResNet-18, ResNet-50 and MobileNetV2 in the structure of torchvision, exported in training mode, randomly initialised."""
 import math
 
 from network import Network
@@ -20,6 +20,20 @@ def residual_block(net, block, x, channels_in, channels_out, stride):
     y = net.node("Relu", f"{scope}/relu", y)
     y = conv(net, f"{scope}/conv2", f"{block}.conv2", y, channels_out, channels_out, 3)
     y = net.batch_norm(f"{scope}/bn2", f"{block}.bn2", y, channels_out)
+    return add_shortcut(net, block, scope, x, y, channels_in, channels_out, stride)
+
+
+def bottleneck(net, block, x, channels_in, channels_out, stride):
+    scope, hidden = f"/{block.split('.')[0]}/{block}", channels_out // 4
+    y, sizes = x, [(channels_in, hidden, 1, 1), (hidden, hidden, 3, stride), (hidden, channels_out, 1, 1)]
+    for index, (before, after, kernel, step) in enumerate(sizes, start=1):
+        y = conv(net, f"{scope}/conv{index}", f"{block}.conv{index}", y, before, after, kernel, step)
+        y = net.batch_norm(f"{scope}/bn{index}", f"{block}.bn{index}", y, after)
+        y = net.node("Relu", f"{scope}/relu", y) if index < len(sizes) else y
+    return add_shortcut(net, block, scope, x, y, channels_in, channels_out, stride)
+
+
+def add_shortcut(net, block, scope, x, y, channels_in, channels_out, stride):
     if stride != 1 or channels_in != channels_out:
         down = f"{scope}/downsample/downsample"
         x = conv(net, f"{down}.0", f"{block}.downsample.0", x, channels_in, channels_out, 1, stride)
@@ -27,8 +41,8 @@ def residual_block(net, block, x, channels_in, channels_out, stride):
     return net.node("Relu", f"{scope}/relu_1", net.node("Add", scope, y, x))
 
 
-def resnet18(classes=10):
-    net = Network("main_graph", seed=18)
+def resnet(seed, block, expansion, repeats, classes):
+    net = Network("main_graph", seed=seed)
     x = net.input("x", ["N", 3, 224, 224])
     net.output("logits", ["N", classes])
     x = conv(net, "/conv1", "conv1", x, 3, 64, 7, stride=2)
@@ -36,14 +50,23 @@ def resnet18(classes=10):
     x = net.node("MaxPool", "/maxpool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4, dilations=[1, 1],
                  ceil_mode=0)
     channels_in = 64
-    for stage, channels in enumerate([64, 128, 256, 512], start=1):
-        for index in range(2):
+    for stage, count in enumerate(repeats, start=1):
+        channels = 32 * 2**stage * expansion
+        for index in range(count):
             stride = 2 if stage > 1 and index == 0 else 1
-            x = residual_block(net, f"layer{stage}.{index}", x, channels_in, channels, stride)
+            x = block(net, f"layer{stage}.{index}", x, channels_in, channels, stride)
             channels_in = channels
     x = net.node("Flatten", "", net.node("GlobalAveragePool", "/avgpool", x), axis=1)
-    net.linear("/fc", "fc", x, 512, classes, result="logits")
+    net.linear("/fc", "fc", x, channels_in, classes, result="logits")
     return net.model()
+
+
+def resnet18(classes=10):
+    return resnet(18, residual_block, 1, [2, 2, 2, 2], classes)
+
+
+def resnet50(classes=10):
+    return resnet(50, bottleneck, 4, [3, 4, 6, 3], classes)
 
 
 def relu6(net, scope, x):

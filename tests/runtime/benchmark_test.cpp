@@ -78,6 +78,7 @@ TEST(Benchmark, TimesATrainingStepNodeByNode) {
   EXPECT_GT(times.min_seconds, 0);
   EXPECT_GE(times.median_seconds, times.min_seconds);
   EXPECT_EQ(times.allocations, 0);
+  EXPECT_EQ(times.descriptors, 0);
   ASSERT_EQ(times.node_seconds.size(), result.program->step_nodes().size());
   ASSERT_EQ(result.roofline.nodes.size(), times.node_seconds.size());
   double sum = 0;

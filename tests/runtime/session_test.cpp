@@ -160,6 +160,7 @@ TEST(Session, SteadyStepsPrepareNothing) {
   train_step(programs, x, labels, 0.1);
   EXPECT_EQ(programs.step->counters().kernels, before.kernels);
   EXPECT_EQ(programs.step->counters().allocations, before.allocations);
+  EXPECT_EQ(programs.step->counters().descriptors, before.descriptors);
   EXPECT_EQ(session.training({{"x", {8, 5}}}, sgd()).step, programs.step);
 }
 

@@ -8,7 +8,17 @@
 
 namespace graft {
 
+namespace {
+
+thread_local int64_t descriptors = 0;
+
+}  // namespace
+
+void count_descriptor() { ++descriptors; }
+int64_t descriptor_count() { return descriptors; }
+
 const dnnl::engine& cpu_engine() {
+  count_descriptor();
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
 }

@@ -50,6 +50,7 @@ Layout layout_of(const memory::desc& desc) {
 }
 
 BoundPrimitive::BoundPrimitive(const dnnl::primitive_desc_base& descriptor, const Operands& operands) {
+  count_descriptor();
   dnnl_primitive_t handle = nullptr;
   dnnl::error::wrap_c_api(dnnl_primitive_create(&handle, descriptor.get()), "could not create a primitive");
   primitive_.reset(handle);

@@ -8,7 +8,11 @@
 
 namespace graft {
 
+// For what wants an engine while it is made: descriptors, memory objects, streams. Each call counts as one of them, see
+// descriptor_count.
 const dnnl::engine& cpu_engine();
+// Counts one that was made without the engine.
+void count_descriptor();
 
 class CpuStream : public Stream {
  public:
