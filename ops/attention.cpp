@@ -13,7 +13,8 @@
 namespace graft {
 namespace {
 
-// q (N, H, L, D), k (N, H, S, D), v (N, H, S, E), mask that broadcasts to (N, H, L, S) -> y (N, H, L, E), bytes
+// q (N, H, L, D), k (N, H, S, D), v (N, H, S, E), mask that broadcasts to (N, H, L, S) -> y (N, H, L, E), bytes. All
+// may be without N.
 enum Operand : uint8_t { in_q, in_k, in_v, in_mask };
 enum Result : uint8_t { to_y, to_saved };
 enum GradOperand : uint8_t { of_dy, of_q, of_k, of_v, of_saved, of_mask };
@@ -30,7 +31,12 @@ constexpr Slots grad_slots{of_q, of_k, of_v, of_mask};
 struct Shape {
   int64_t batch = 0, heads = 0, rows = 0, columns = 0, depth = 0, depth_v = 0;
   double scale = 1;
+  size_t axes = rank;
 
+  // The dims of a tensor with so many rows and columns for each head.
+  Dims dims(int64_t of_rows, int64_t of_columns) const {
+    return axes == rank ? Dims{batch, heads, of_rows, of_columns} : Dims{heads, of_rows, of_columns};
+  }
   int64_t items() const { return batch * heads; }
   // Rows whose scores are under way together.
   int64_t step() const {
@@ -41,18 +47,20 @@ struct Shape {
 
 Shape shape_of(const Node& node, const Slots& slots) {
   const Value &q = *node.inputs[slots.q], &k = *node.inputs[slots.k], &v = *node.inputs[slots.v];
+  const size_t last = q.dims.size() - 1;
   auto fits = [&](const Value& value) {
-    return value.dims.size() == rank && value.dtype == q.dtype && value.dims[0] == q.dims[0] &&
-           value.dims[1] == q.dims[1];
+    return (value.dims.size() == rank || value.dims.size() == rank - 1) && value.dims.size() == last + 1 &&
+           value.dtype == q.dtype && std::equal(value.dims.begin(), value.dims.end() - 2, q.dims.begin());
   };
-  if (!fits(q) || !fits(k) || !fits(v) || k.dims[3] != q.dims[3] || v.dims[2] != k.dims[2])
+  if (!fits(q) || !fits(k) || !fits(v) || k.dims[last] != q.dims[last] || v.dims[last - 1] != k.dims[last - 1])
     throw ModelError(node.where(), " cannot attend with ", q.dims, " to ", k.dims, " and ", v.dims);
-  Shape s{q.dims[0], q.dims[1], q.dims[2], k.dims[2], q.dims[3], v.dims[3], node.real("scale", 1)};
+  Shape s{last == 3 ? q.dims[0] : 1, q.dims[last - 2], q.dims[last - 1], k.dims[last - 1], q.dims[last], v.dims[last],
+          node.real("scale", 1),     last + 1};
   if (const Value* mask = node.input(slots.mask)) {
-    const Dims scores = {s.batch, s.heads, s.rows, s.columns};
-    bool broadcasts = mask->dims.size() <= rank && mask->dtype == q.dtype;
+    const Dims scores = s.dims(s.rows, s.columns);
+    bool broadcasts = mask->dims.size() <= scores.size() && mask->dtype == q.dtype;
     for (size_t d = 0; broadcasts && d < mask->dims.size(); ++d) {
-      int64_t wanted = scores[rank - mask->dims.size() + d];
+      int64_t wanted = scores[scores.size() - mask->dims.size() + d];
       broadcasts = mask->dims[d] == 1 || mask->dims[d] == wanted;
     }
     if (!broadcasts) throw ModelError(node.where(), " has a mask ", mask->dims, " for scores ", scores);
@@ -241,7 +249,7 @@ Settlement settle_backward(const Node& node, const Settlement*) { return settle(
 template <class T>
 Operand4<T> operand(const Value* value, T* address) {
   Operand4<T> found(value, address);
-  if (value && found.strides[3] == 0 && value->dims.size() == rank && value->dims[3] == 1) found.strides[3] = 1;
+  if (value && found.strides[3] == 0 && !value->dims.empty() && value->dims.back() == 1) found.strides[3] = 1;
   return found;
 }
 
@@ -412,7 +420,7 @@ void infer_as(Value* result, DType dtype, const Dims& dims) {
 
 void infer_forward(Node& node) {
   Shape s = shape_of(node, forward_slots);
-  infer_as(node.output(to_y), node.inputs[in_q]->dtype, {s.batch, s.heads, s.rows, s.depth_v});
+  infer_as(node.output(to_y), node.inputs[in_q]->dtype, s.dims(s.rows, s.depth_v));
 }
 
 void infer_backward(Node& node) {
@@ -421,7 +429,7 @@ void infer_backward(Node& node) {
   infer_as(node.output(to_dq), dtype, node.inputs[of_q]->dims);
   infer_as(node.output(to_dk), dtype, node.inputs[of_k]->dims);
   infer_as(node.output(to_dv), dtype, node.inputs[of_v]->dims);
-  infer_as(node.output(to_dmask), dtype, {s.batch, s.heads, s.rows, s.columns});
+  infer_as(node.output(to_dmask), dtype, s.dims(s.rows, s.columns));
 }
 
 Vals differentiate(Gradient& g) {

@@ -12,16 +12,16 @@ ConvSlots conv_slots(const Node& node) {
   return {ConvWay::forward, 0, 1, ~0, 2};
 }
 
-int64_t bias_gradient_scratch(const Node& node, const ConvProblem& p, int64_t threads) {
+int64_t bias_gradient_scratch(const Node& node, const ConvProblem& p) {
   if (!p.bias || p.slots.way != ConvWay::weights) return 0;
-  return ChannelSums::scratch_bytes(channel_view(node, *conv_value(node, p.slots.y)), threads);
+  ChannelView view = channel_view(node, *conv_value(node, p.slots.y));
+  return ChannelSums::scratch_bytes(view, ChannelSums::slices(view));
 }
 
-Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& binding, void* scratch, int64_t threads,
-                     Kernel kernel) {
+Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& binding, void* scratch, Kernel kernel) {
   if (!p.bias) return kernel;
   ChannelView view = channel_view(node, *conv_value(node, p.slots.y));
-  ChannelSums sums(view, scratch, threads);
+  ChannelSums sums(view, scratch, ChannelSums::slices(view));
   const auto* dy = static_cast<const float*>(conv_address(binding, p.slots.y));
   auto* db = static_cast<float*>(conv_address(binding, p.slots.bias));
   return [=, sums = sums](Stream& stream) mutable {

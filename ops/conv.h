@@ -42,10 +42,8 @@ inline void* conv_address(const Binding& binding, int slot) {
 }
 
 // db[m] = sum over batch and space of dy[.., m, ..], behind the kernel of a weight gradient that has the output db.
-// `threads`: as many as the scratch was settled for.
-int64_t bias_gradient_scratch(const Node& node, const ConvProblem& p, int64_t threads);
-Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& binding, void* scratch, int64_t threads,
-                     Kernel kernel);
+int64_t bias_gradient_scratch(const Node& node, const ConvProblem& p);
+Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& binding, void* scratch, Kernel kernel);
 
 // Plain loops on plain layouts.
 Kernel prepare_conv_reference(const Node& node, const Binding& binding);

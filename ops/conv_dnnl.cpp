@@ -186,7 +186,6 @@ std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, con
 struct Settled {
   std::shared_ptr<const Plan> plan;
   bool reorders_w = false;
-  int64_t threads = 1;
   memory::desc w;  // of the value
 };
 
@@ -245,7 +244,6 @@ Settlement settle_conv(const Node& node, const Settlement*) {
   const Layout& w = conv_value(node, p.slots.w)->layout;
   Layouts given{conv_value(node, p.slots.x)->layout, conv_value(node, p.slots.y)->layout};
   Settled settled;
-  settled.threads = thread_count();
   settled.plan = plan_for(node, p, nullptr);
   // Weights may lie otherwise: reordering them costs less than a convolution on layouts that oneDNN does not like.
   bool activations_fit = settled.plan->x_layout == given.x && settled.plan->y_layout == given.y;
@@ -254,7 +252,7 @@ Settlement settle_conv(const Node& node, const Settlement*) {
   settled.reorders_w = settled.w != settled.plan->w;
   settlement.scratch_bytes = aligned(settled.plan->descriptor.scratchpad_desc().get_size());
   if (settled.reorders_w) settlement.scratch_bytes += aligned(settled.plan->w.get_size());
-  settlement.scratch_bytes += bias_gradient_scratch(node, p, settled.threads);
+  settlement.scratch_bytes += bias_gradient_scratch(node, p);
   settlement.descriptor = settled;
   return settlement;
 }
@@ -287,11 +285,11 @@ Kernel prepare_conv(const Node& node, const Binding& binding) {
       BoundPrimitive reorder(dnnl::reorder::primitive_desc(from, to), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
       if (way == ConvWay::weights) {
         Kernel kernel = [=](Stream& stream) { convolve(stream), reorder(stream); };
-        return then_sum_bias(node, p, binding, after_weights, settled.threads, kernel);
+        return then_sum_bias(node, p, binding, after_weights, kernel);
       }
       return then_add_bias(node, p, binding, [=](Stream& stream) { reorder(stream), convolve(stream); });
     }
-    if (way == ConvWay::weights) return then_sum_bias(node, p, binding, after_weights, settled.threads, convolve);
+    if (way == ConvWay::weights) return then_sum_bias(node, p, binding, after_weights, convolve);
     return then_add_bias(node, p, binding, convolve);
   });
 }

@@ -146,7 +146,7 @@ Settlement settle_winograd(const Node& node, const ConvProblem& p) {
   if (p.slots.way == ConvWay::weights) {
     settlement.scratch_bytes = float_bytes(u + points * (winograd_point(shape.source_blocks * width, settled.chunk) +
                                                          winograd_point(shape.result_blocks * width, settled.chunk)));
-    settlement.scratch_bytes += bias_gradient_scratch(node, p, settled.threads);
+    settlement.scratch_bytes += bias_gradient_scratch(node, p);
   } else {
     settlement.scratch_bytes = float_bytes(u + settled.threads * winograd_scratch(shape));
   }
@@ -173,7 +173,7 @@ Kernel prepare_winograd(const Node& node, const ConvProblem& p, const Binding& b
   Kernel kernel =
       WinogradWeightGradient{shape, settled.threads, settled.chunk, x, y, w, scratch, after_weights, gradients};
   float* after_all = gradients + points * winograd_point(shape.result_blocks * width, settled.chunk);
-  return then_sum_bias(node, p, binding, after_all, settled.threads, kernel);
+  return then_sum_bias(node, p, binding, after_all, kernel);
 }
 
 }  // namespace graft

@@ -16,6 +16,8 @@ const std::vector<std::string>& fusion_names() {
       "mish",
       "softmax",
       "normalization_activation",
+      "depthwise_normalization",
+      "attention",
       // fuse
       "remove_identities",
       "merge_transposes",

@@ -1,5 +1,6 @@
 // Attention spelled out, softmax(q k^T [* or / number] [+ mask]) v, becomes one node: its scores are as large as all
 // else that a transformer keeps together, and need not be kept.
+#include <algorithm>
 #include <unordered_set>
 
 #include "graph/passes/passes.h"
@@ -10,16 +11,17 @@
 namespace graft {
 namespace {
 
-constexpr size_t rank = 4;
-
 class Joiner {
  public:
   explicit Joiner(Graph& graph) : graph_(graph), kept_(pattern::kept_values(graph)) {}
 
   bool join(Node* product) {
-    if (product->outputs[0]->dims.size() != rank || !is_float(product->outputs[0]->dtype)) return false;
+    const size_t rank = product->outputs[0]->dims.size();
+    if (rank < 3 || rank > 4 || !is_float(product->outputs[0]->dtype)) return false;
     const Node* softmax = inner(product->inputs[0], "Softmax");
-    if (!softmax || !is_last(softmax->integer("axis", -1))) return false;
+    if (!softmax) return false;
+    const int64_t axis = softmax->integer("axis", -1);
+    if (axis != -1 && axis != static_cast<int64_t>(rank) - 1) return false;
     Value* scores = softmax->inputs[0];
     Value* mask = nullptr;
     if (const Node* add = inner(scores, "Add")) {
@@ -53,8 +55,6 @@ class Joiner {
     return nullptr;
   }
 
-  static bool is_last(int64_t axis) { return axis == -1 || axis == static_cast<int64_t>(rank) - 1; }
-
   // Steps over a product with a number or a division by one.
   Value* scaled(Value* value, double& scale) const {
     if (const Node* mul = inner(value, "Mul")) {
@@ -76,26 +76,27 @@ class Joiner {
 
   bool leads_to_product(Value* value) const {
     double scale = 1;
-    return value->dims.size() == rank && inner(scaled(value, scale), "MatMul");
+    return inner(scaled(value, scale), "MatMul");
   }
 
   // Batches and heads are not broadcast.
   static bool alike(const Value& a, const Value& b) {
-    return a.dims.size() == rank && b.dims.size() == rank && a.dims[0] == b.dims[0] && a.dims[1] == b.dims[1];
+    return a.dims.size() == b.dims.size() && std::equal(a.dims.begin(), a.dims.end() - 2, b.dims.begin());
   }
 
   static bool broadcasts(const Dims& mask, const Dims& scores) {
-    for (size_t d = 0; d < mask.size() && mask.size() <= rank; ++d) {
-      int64_t wanted = scores[rank - mask.size() + d];
-      if (mask[d] != 1 && mask[d] != wanted) return false;
+    if (mask.size() > scores.size()) return false;
+    for (size_t d = 0; d < mask.size(); ++d) {
+      if (mask[d] != 1 && mask[d] != scores[scores.size() - mask.size() + d]) return false;
     }
-    return mask.size() <= rank;
+    return true;
   }
 
   void replace(Node* product, Value* q, Value* k, Value* v, Value* mask, double scale) {
     graph_.insert_before(product);
     graph_.set_provenance(product->provenance);
-    const std::vector<int64_t> perm = {0, 1, 3, 2};
+    const bool with_batch = q->dims.size() == 4;
+    const std::vector<int64_t> perm = with_batch ? std::vector<int64_t>{0, 1, 3, 2} : std::vector<int64_t>{0, 2, 1};
     std::vector<Val> operands = {Val(graph_, q), call("Transpose", {Val(graph_, k)}, {{"perm", perm}}), Val(graph_, v)};
     if (mask) operands.emplace_back(graph_, mask);
     Val y = call("graft", "Attention", operands, 1, {{"scale", scale}})[0];

@@ -18,6 +18,7 @@ TEST(Attention, Gradients) {
            "(float[2,3,5,4] q, float[2,3,7,4] k, float[2,3,7,6] v",
            "(float[1,2,1,3] q, float[1,2,9,3] k, float[1,2,9,1] v",
            "(float[2,1,6,1] q, float[2,1,1,1] k, float[2,1,1,5] v",
+           "(float[3,5,4] q, float[3,7,4] k, float[3,7,6] v",
            "(float[1,1,21,8] q, float[1,1,19,8] k, float[1,1,19,8] v",
        })
     check_op(cat(inputs, ") => (y) { y = graft.Attention<scale = 0.7>(q, k, v) }"), {}, gradient_only);
@@ -79,6 +80,15 @@ TEST(Attention, IsTheSameAsItsParts) {
       expect_close(single[i], parts[i].cast(DType::f32), 1e-5, cat(text, " float ", i));
     }
   }
+}
+
+TEST(Attention, WithoutABatch) {
+  std::string text =
+      "(float[3,5,4] q, float[3,4,7] k, float[3,7,6] v, float[5,7] m) => (y) { s = MatMul(q, k) t = Add(s, m) p = "
+      "Softmax(t) y = MatMul(p, v) }";
+  auto parts = results(text, {}, DType::f64, false);
+  auto single = results(text, {}, DType::f32, true);
+  for (size_t i = 0; i < parts.size(); ++i) expect_close(single[i], parts[i].cast(DType::f32), 1e-5, cat("result ", i));
 }
 
 // More rows than are worked on together; a width that is no multiple of anything.

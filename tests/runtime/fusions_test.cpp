@@ -154,13 +154,13 @@ const std::vector<Network>& networks() {
        inverted_residual,
        {3, 16, 8, 7},
        {3, 16, 8, 7},
-       {"normalization_activation", "hard_swish"}},
+       {"normalization_activation", "depthwise_normalization", "hard_swish"}},
       {"convolutions", convolutions, {3, 16, 14, 13}, {3, 16, 14, 13}, {"winograd"}},
       {"attention",
        attention,
        {3, 6, 16},
        {3, 6, 16},
-       {"layer_normalization", "softmax", "gelu", "merge_transposes", "merge_equal", "remove_identities"}},
+       {"layer_normalization", "softmax", "attention", "gelu", "merge_transposes", "merge_equal", "remove_identities"}},
       {"gates", gates, {5, 12}, {5, 7}, {"swish", "mish"}}};
   return all;
 }
