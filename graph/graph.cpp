@@ -283,12 +283,12 @@ void Graph::prune() {
   });
 }
 
-void Graph::sort() {
+void Graph::sort(const std::function<bool(const Node&)>& urgent) {
   std::unordered_map<const Node*, std::vector<Node*>> after;
   std::unordered_map<const Node*, size_t> waiting;
-  std::unordered_map<const Node*, size_t> rank;
+  std::unordered_map<const Node*, std::pair<bool, size_t>> rank;
   for (const auto& node : nodes_) {
-    rank[node.get()] = rank.size();
+    rank[node.get()] = {!urgent || !urgent(*node), rank.size()};
     std::vector<Value*> operands = captured_values(*node);
     operands.insert(operands.end(), node->inputs.begin(), node->inputs.end());
     for (const Value* input : operands) {
@@ -306,7 +306,7 @@ void Graph::sort() {
       ++waiting[state.out->producer];
     }
   }
-  // Among nodes that are ready the one that stood first goes first: sorting a sorted graph changes nothing.
+  // Sorting a sorted graph once more changes nothing.
   auto later = [&](const Node* a, const Node* b) { return rank[a] > rank[b]; };
   std::priority_queue<Node*, std::vector<Node*>, decltype(later)> ready(later);
   for (const auto& node : nodes_) {

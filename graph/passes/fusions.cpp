@@ -25,6 +25,7 @@ const std::vector<std::string>& fusion_names() {
       "winograd",
       // behind lay_out
       "join_sums",
+      "release_gradients",
   };
   return names;
 }

@@ -79,4 +79,7 @@ void lay_out(Graph& graph, const std::map<std::string, Layout>& masters);
 // here. Returns how many.
 int join_sums(Graph& graph);
 
+// "release_gradients": orders a sorted graph so that optimiser nodes come as early as they can.
+void release_gradients(Graph& graph);
+
 }  // namespace graft

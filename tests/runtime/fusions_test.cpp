@@ -149,7 +149,7 @@ const std::vector<Network>& networks() {
       {"small_mlp"},
       {"small_cnn"},
       {"block"},
-      {"residual", residual, {3, 3, 9, 7}, {3, 19, 9, 7}, {"normalization_activation", "join_sums"}},
+      {"residual", residual, {3, 3, 9, 7}, {3, 19, 9, 7}, {"normalization_activation", "join_sums", "release_gradients"}},
       {"inverted_residual",
        inverted_residual,
        {3, 16, 8, 7},
