@@ -1,4 +1,5 @@
-// MatMul, and graft.MatMul with transA and transB: gradients read operands as they lie instead of transposing them.
+// MatMul, and graft.MatMul with transA and transB: gradients read operands as they lie instead of transposing them. It
+// may have a vector along the columns of the result as a third operand, which is added.
 #include "ops/axes.h"
 #include "ops/gradient.h"
 #include "ops/product.h"
@@ -13,8 +14,10 @@ Product product_of(const Node& node) {
   const bool vectors = a.dims.size() == 1 || b.dims.size() == 1;
   if (a.dims.size() == 1) a.dims.insert(a.dims.begin(), 1), a.strides.insert(a.strides.begin(), 0);
   if (b.dims.size() == 1) b.dims.push_back(1), b.strides.push_back(1);
-  return make_product(node, a, transposes(node, "transA"), b, transposes(node, "transB"),
-                      vectors ? Layout{} : node.outputs[0]->layout);
+  Product product = make_product(node, a, transposes(node, "transA"), b, transposes(node, "transB"),
+                                 vectors ? Layout{} : node.outputs[0]->layout);
+  if (node.input(2)) add_vector(product);
+  return product;
 }
 
 // Matrices are read by strides: whatever a Transpose left of them, as long as rows or columns are whole. The result is
@@ -51,6 +54,9 @@ void infer_matmul(Node& node) {
   }
   dims.push_back(a[a.size() - 2]);
   dims.push_back(b[b.size() - 1]);
+  const Value* c = node.input(2);
+  if (c && c->dims != Dims{dims.back()})
+    throw ModelError(node.where(), " adds a vector of shape ", Dims{dims.back()}, ", got ", c->dims);
   Value* y = node.outputs[0];
   y->dtype = node.inputs[0]->dtype;
   y->ranked = true;
@@ -60,8 +66,8 @@ void infer_matmul(Node& node) {
 Settlement settle_matmul(const Node& node, const Settlement*) { return settle_product(product_of(node)); }
 Kernel prepare_matmul(const Node& node, const Binding& binding) { return prepare_product(product_of(node), binding); }
 Kernel prepare_matmul_reference(const Node& node, const Binding& binding) {
-  return prepare_product_reference(DType::f64, product_of(node), binding.inputs[0], binding.inputs[1], nullptr,
-                                   binding.outputs[0]);
+  return prepare_product_reference(DType::f64, product_of(node), binding.inputs[0], binding.inputs[1],
+                                   binding.in<double>(2), binding.outputs[0]);
 }
 
 Val multiply(const Val& a, const Val& b, bool transpose_a, bool transpose_b) {
@@ -85,7 +91,8 @@ Vals differentiate_matmul(Gradient& g) {
   if (row) dims.insert(column ? dims.end() : dims.end() - 1, 1);
   if (column) dims.push_back(1);
   Val dy = reshape(g.dy(0), dims);
-  Vals result(2);
+  Vals result(g.input_count());
+  if (g.needs(2)) result[2] = unbroadcast(g.dy(0), g.x(2).dims());
   if (g.needs(0)) {
     Val da = ta ? multiply(b, dy, tb, true) : multiply(dy, b, false, !tb);
     result[0] = reshape(unbroadcast(da, a.dims()), g.x(0).dims());

@@ -267,6 +267,13 @@ Product make_product(const Node& node, MatrixOperand a, bool transpose_a, Matrix
   return p;
 }
 
+void add_vector(Product& product) {
+  product.adds = true;
+  product.c = Dims(product.y.size(), 1);
+  const size_t axis = product.y.size() - (product.swapped ? 2 : 1);
+  product.c[axis] = product.y[axis];
+}
+
 Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c,
                                  void* y) {
   auto bind = [&]<class T>(T) -> Kernel {

@@ -25,6 +25,9 @@ struct MatrixOperand {
   Dims dims, strides;
 };
 
+// Lets a vector along the columns take part.
+void add_vector(Product& product);
+
 // The last two axes of a and b are swapped where transposed; `y` is the layout of the result.
 // ModelError where the shapes do not fit.
 Product make_product(const Node& node, MatrixOperand a, bool transpose_a, MatrixOperand b, bool transpose_b,

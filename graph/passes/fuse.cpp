@@ -5,6 +5,7 @@
 
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
+#include "ops/op.h"
 
 namespace graft {
 namespace {
@@ -39,6 +40,29 @@ class Fuser {
       graph_.set_input(node, 0, before->inputs[0]);
     }
     graph_.prune();
+  }
+
+  // A vector that is added to a product becomes its third operand: one pass over the result less.
+  void add_to_products() {
+    for (Node* add : graph_.node_list()) {
+      if (!is_onnx(*add, "Add")) continue;
+      for (size_t i : {0, 1}) {
+        Value *product = add->inputs[i], *vector = add->inputs[1 - i];
+        Node* node = product->producer;
+        if (!node || node->type != "MatMul" || node->inputs.size() > 2 || product->users.size() != 1 ||
+            kept_.count(product) || !is_float(product->dtype) || product->dims.size() < 2 ||
+            vector->dims != Dims{product->dims.back()} || vector->dtype != product->dtype ||
+            node->inputs[0]->dims.size() < 2 || node->inputs[1]->dims.size() < 2)
+          continue;
+        graph_.insert_before(add);
+        graph_.set_provenance(node->provenance);
+        Node* sum = graph_.add_node("graft", "MatMul", {node->inputs[0], node->inputs[1], vector}, 1, node->attributes);
+        sum->name = node->name;
+        infer(*sum);
+        pattern::replace(graph_, add->outputs[0], sum->outputs[0]);
+        break;
+      }
+    }
   }
 
   // The direct algorithm wherever Winograd's could be taken, see ops/conv.h.
@@ -168,6 +192,7 @@ void fuse(Graph& graph, const std::set<std::string>& disabled) {
   if (!disabled.count("merge_transposes")) fuser.merge_transposes();
   if (!disabled.count("remove_identities")) fuser.remove_identities();
   if (!disabled.count("merge_equal")) fuser.merge_equal();
+  if (!disabled.count("product_bias")) fuser.add_to_products();
   if (disabled.count("winograd")) fuser.forbid_winograd();
   graph.prune();
 }

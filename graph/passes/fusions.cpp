@@ -22,6 +22,7 @@ const std::vector<std::string>& fusion_names() {
       "remove_identities",
       "merge_transposes",
       "merge_equal",
+      "product_bias",
       "winograd",
       // behind lay_out
       "join_sums",

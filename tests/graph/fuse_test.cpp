@@ -61,6 +61,23 @@ TEST(Fuse, WhatChangesNothingGoes) {
   EXPECT_EQ(fused(*graph), (Types{"Reshape", "Exp"}));
 }
 
+TEST(Fuse, ProductsTakeInTheVectorBehindThem) {
+  const std::string head = "(float[2,5,3] x, float[3,4] w, float[4] b, float[5,4] m, float[1] one) => (y";
+  for (const char* body : {") { p = MatMul(x, w) y = Add(p, b) }", ") { p = MatMul(x, w) y = Add(b, p) }"}) {
+    auto graph = graph_from_text(head + body);
+    EXPECT_EQ(fused(*graph), Types{"MatMul"});
+    EXPECT_EQ((*graph->nodes().begin())->domain, "graft");
+    EXPECT_EQ((*graph->nodes().begin())->inputs[2]->name, "b");
+    EXPECT_EQ(graph->outputs[0]->name, "y");
+    auto off = graph_from_text(head + body);
+    EXPECT_EQ(fused(*off, {"product_bias"}), (Types{"MatMul", "Add"}));
+  }
+  for (const char* body :
+       {", p) { p = MatMul(x, w) y = Add(p, b) }", ", z) { p = MatMul(x, w) y = Add(p, b) z = Exp(p) }",
+        ") { p = MatMul(x, w) y = Add(p, m) }", ") { p = MatMul(x, w) y = Add(p, one) }"})
+    EXPECT_NE(fused(*graph_from_text(head + body)), Types{"MatMul"}) << body;
+}
+
 TEST(Fuse, TransposesCompose) {
   auto graph = graph_from_text(
       "(float[2,3,4] x) => (y) { a = Transpose<perm = [1, 2, 0]>(x) y = Transpose<perm = [1, 0, 2]>(a) }");

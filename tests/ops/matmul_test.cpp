@@ -2,6 +2,7 @@
 #include <hwy/highway.h>
 
 #include "tests/support/check_op.h"
+#include "tests/support/run_op.h"
 
 namespace graft::test {
 namespace {
@@ -65,6 +66,21 @@ TEST(MatMul, ReadsAndWritesByStrides) {
   check_op("(float[2,3,5,4] a, float[2,3,4,6] b) => (y) { c = MatMul(a, b) y = Transpose<perm = [0, 3, 1, 2]>(c) }");
   check_op("(float[3,5,4] a, float[4,6] b) => (y) { at = Transpose<perm = [1, 0, 2]>(a) y = MatMul(at, b) }");
   check_op("(float[3,5,4] a, float[4,6] b) => (y) { c = MatMul(a, b) y = Transpose<perm = [1, 2, 0]>(c) }");
+}
+
+TEST(MatMul, AddsAVector) {
+  for (const char* operands :
+       {"float[5,7] a, float[7,4] b", "float[2,3,7] a, float[7,4] b", "float[2,3,7] a, float[2,7,4] b",
+        "float[1,7] a, float[7,4] b", "float[2,3,0] a, float[0,4] b"})
+    check_op(cat("(", operands, ", float[4] c) => (y) { y = graft.MatMul(a, b, c) }"), {}, {.forward = false});
+  auto sum = run_op("graft", "MatMul",
+                    {Tensor::of<float>({2, 1}, {1, 2}), Tensor::of<float>({1, 3}, {1, 10, 100}),
+                     Tensor::of<float>({3}, {0.5F, 0.25F, 0.125F})},
+                    1)[0];
+  expect_close(sum, Tensor::of<float>({2, 3}, {1.5F, 10.25F, 100.125F, 2.5F, 20.25F, 200.125F}), 0);
+  EXPECT_THROW(run_op("graft", "MatMul",
+                      {Tensor(DType::f32, {2, 1}), Tensor(DType::f32, {1, 3}), Tensor(DType::f32, {1, 3})}, 1),
+               ModelError);
 }
 
 TEST(MatMul, Empty) {

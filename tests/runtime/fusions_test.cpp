@@ -124,7 +124,18 @@ std::unique_ptr<Graph> attention() {
   Value* mixed = b.call("Transpose", {b.call("Transpose", {b.call("MatMul", {p, v})}, turn)}, turn);
   x = b.call("Add", {x, mixed});
   h = b.call("MatMul", {layer_normalization(b, x, width), b.weight({width, width})});
+  h = b.call("Add", {b.weight({width}), h});
   return b.end(b.call("Add", {x, gelu(b, h)}));
+}
+
+// Products with a vector behind them; the columns of the first lie apart, so that the transpose of the sum is plain.
+std::unique_ptr<Graph> products() {
+  constexpr int64_t rows = 6, columns = 5;
+  Builder b;
+  Value* h = b.call("MatMul", {b.input({0, rows, 8}), b.weight({8, columns})});
+  h = b.call("Transpose", {b.call("Add", {h, b.weight({columns})})}, {{"perm", std::vector<int64_t>{0, 2, 1}}});
+  h = b.call("MatMul", {b.call("Tanh", {h}), b.weight({rows, 4})});
+  return b.end(b.call("Add", {b.weight({4}), h}));
 }
 
 // Swish and Mish as products.
@@ -149,7 +160,11 @@ const std::vector<Network>& networks() {
       {"small_mlp"},
       {"small_cnn"},
       {"block"},
-      {"residual", residual, {3, 3, 9, 7}, {3, 19, 9, 7}, {"normalization_activation", "join_sums", "release_gradients"}},
+      {"residual",
+       residual,
+       {3, 3, 9, 7},
+       {3, 19, 9, 7},
+       {"normalization_activation", "join_sums", "release_gradients"}},
       {"inverted_residual",
        inverted_residual,
        {3, 16, 8, 7},
@@ -161,6 +176,7 @@ const std::vector<Network>& networks() {
        {3, 6, 16},
        {3, 6, 16},
        {"layer_normalization", "softmax", "attention", "gelu", "merge_transposes", "merge_equal", "remove_identities"}},
+      {"products", products, {3, 6, 8}, {3, 5, 4}, {"product_bias"}},
       {"gates", gates, {5, 12}, {5, 7}, {"swish", "mish"}}};
   return all;
 }
