@@ -71,6 +71,20 @@ class TwoSums {
 
   HWY_INLINE TwoSums(double* totals, double* more) : totals_(totals), more_(more) { clear(); }
 
+  // one(i, a, b) adds the terms of the pixel at element i. Two pairs of sums hide the latency of additions.
+  template <class F>
+  HWY_INLINE void add_row(int64_t elements, F one) {
+    const int64_t width = pixel_width<T>();
+    PixelV<T> a0 = a, b0 = b, a1 = hn::Zero(Pixel<T>()), b1 = a1;
+    int64_t i = 0;
+    for (; i + 2 * width <= elements; i += 2 * width) {
+      one(i, a0, b0);
+      one(i + width, a1, b1);
+    }
+    if (i < elements) one(i, a0, b0);
+    a = hn::Add(a0, a1);
+    b = hn::Add(b0, b1);
+  }
   // Behind a row of so many elements.
   HWY_INLINE void row_done(int64_t elements) {
     constexpr int64_t most = 4096;  // so few terms that their rounding does not count
@@ -104,21 +118,12 @@ class TwoSums {
 template <class T>
 HWY_INLINE void squares_row(const T* x, PixelV<T> about, int64_t elements, TwoSums<T>& sums) {
   const Pixel<T> d;
-  const int64_t width = pixel_width<T>();
-  PixelV<T> a0 = sums.a, b0 = sums.b, a1 = hn::Zero(d), b1 = a1;
   auto one = [&](int64_t i, PixelV<T>& sum, PixelV<T>& squares) HWY_ATTR {
     const auto centred = hn::Sub(hn::LoadU(d, x + i), about);
     sum = hn::Add(sum, centred);
     squares = hn::MulAdd(centred, centred, squares);
   };
-  int64_t i = 0;
-  for (; i + 2 * width <= elements; i += 2 * width) {
-    one(i, a0, b0);
-    one(i + width, a1, b1);
-  }
-  if (i < elements) one(i, a0, b0);
-  sums.a = hn::Add(a0, a1);
-  sums.b = hn::Add(b0, b1);
+  sums.add_row(elements, one);
 }
 
 // dt = dy f'(t), in the place of `dt` where there is one; its sums, alone and times x - mean.
@@ -127,8 +132,6 @@ HWY_INLINE void grad_sums_with(const BlockNormalization<T>& n, const T* x, const
                                TwoSums<T>& sums) {
   const Pixel<T> d;
   const Affine<T> a(n);
-  const int64_t width = pixel_width<T>();
-  PixelV<T> a0 = sums.a, b0 = sums.b, a1 = hn::Zero(d), b1 = a1;
   auto one = [&](int64_t i, PixelV<T>& sum, PixelV<T>& sum_x) HWY_ATTR {
     const auto centred = hn::Sub(hn::LoadU(d, x + i), a.mean);
     const auto t = hn::MulAdd(centred, a.factor, a.bias);
@@ -137,14 +140,7 @@ HWY_INLINE void grad_sums_with(const BlockNormalization<T>& n, const T* x, const
     sum = hn::Add(sum, gradient);
     sum_x = hn::MulAdd(gradient, centred, sum_x);
   };
-  int64_t i = 0;
-  for (; i + 2 * width <= elements; i += 2 * width) {
-    one(i, a0, b0);
-    one(i + width, a1, b1);
-  }
-  if (i < elements) one(i, a0, b0);
-  sums.a = hn::Add(a0, a1);
-  sums.b = hn::Add(b0, b1);
+  sums.add_row(elements, one);
 }
 
 template <Epilogue epilogue, class T>
