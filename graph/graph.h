@@ -148,8 +148,8 @@ class Graph {
   // Removes nodes whose results reach neither an output nor a state, then values that nothing uses.
   void prune();
   // Orders nodes so that operands come before users, and every reader of a state before its writer.
-  // ModelError with the names of a cycle. Among nodes that are ready those that are `urgent` go first, then the one that
-  // stood first.
+  // ModelError with the names of a cycle. Among nodes that are ready those that are `urgent` go first, then the one
+  // that stood first.
   void sort(const std::function<bool(const Node&)>& urgent = {});
   // Deep copy of nodes and values; constants share their bytes. `mapping` receives old value -> new value.
   std::unique_ptr<Graph> clone(std::unordered_map<const Value*, Value*>* mapping = nullptr) const;

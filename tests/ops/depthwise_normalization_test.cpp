@@ -124,7 +124,8 @@ TEST(DepthwiseNormalization, IsTheSameAsItsParts) {
       ASSERT_EQ(joined.size(), parts.size());
       for (size_t i = 0; i < parts.size(); ++i) expect_close(joined[i], parts[i], 1e-11, cat(text, " result ", i));
       auto single = results(text, {}, DType::f32, true);
-      for (size_t i = 0; i < 5; ++i) expect_close(single[i], parts[i].cast(DType::f32), rounding, cat(text, " float ", i));
+      for (size_t i = 0; i < 5; ++i)
+        expect_close(single[i], parts[i].cast(DType::f32), rounding, cat(text, " float ", i));
     }
   }
 }
