@@ -230,14 +230,12 @@ Settlement settle(const Shape& shape, int64_t maps) {
   return settlement;
 }
 
-int64_t saved_bytes(const Shape& s, size_t element) {
-  return checked_mul(checked_mul(s.items(), s.rows), 2 * static_cast<int64_t>(element));
-}
+int64_t saved_bytes(const Shape& s) { return checked_mul(checked_mul(s.items(), s.rows), 2 * int64_t{sizeof(float)}); }
 
 Settlement settle_forward(const Node& node, const Settlement*) {
   Shape shape = shape_of(node, forward_slots);
   Settlement settlement = settle(shape, 1);
-  int64_t saved = saved_bytes(shape, sizeof(float));
+  int64_t saved = saved_bytes(shape);
   settlement.opaque_bytes.assign(node.outputs.size(), saved);
   if (!node.output(to_saved)) settlement.scratch_bytes = checked_add(settlement.scratch_bytes, saved);
   return settlement;

@@ -387,13 +387,6 @@ Kernel prepare_grad(const Node& node, const Binding& binding) {
   return [work, scratch = binding.scratch](Stream&) mutable { work.passes.template run<T>(scratch, work); };
 }
 
-void infer_like(Value* result, const Value& like) {
-  if (!result) return;
-  result->dtype = like.dtype;
-  result->ranked = true;
-  result->dims = like.dims;
-}
-
 void infer_activated(Node& node) {
   infer_like(node.output(0), *node.inputs[in_x]);
   infer_like(node.output(1), *node.inputs[in_mean]);

@@ -11,6 +11,14 @@
 
 namespace graft {
 
+// A result, if it is wanted, of the type and shape of another value.
+inline void infer_like(Value* result, const Value& like) {
+  if (!result) return;
+  result->dtype = like.dtype;
+  result->ranked = true;
+  result->dims = like.dims;
+}
+
 struct Activation {
   Epilogue epilogue = Epilogue::none;
   double low = 0, high = 0;

@@ -184,11 +184,6 @@ void statistics_of(const AheadMap<T>& x, double* sums) {
 }
 
 template <class T>
-void normalize_map(const BlockNormalization<T>& n, const T* x, T* y, int64_t elements) {
-  normalize_row(n, x, y, elements);
-}
-
-template <class T>
 void input_gradient(const BlockNormalization<T>& n, const AheadMap<T>& x, T* dt) {
   const Pixel<T> d;
   const auto mean = hn::LoadU(d, n.mean), slope = hn::LoadU(d, n.slope);
@@ -298,7 +293,7 @@ void convolve_back(const DepthwiseMap<T>& m) {
 
 template <class T>
 DepthwiseLoops<T> all_depthwise() {
-  return {pixel_width<T>(), statistics_of<T>,  normalize_map<T>, input_gradient<T>,
+  return {pixel_width<T>(), statistics_of<T>,  normalize_row<T>, input_gradient<T>,
           convolve<T>,      convolve_again<T>, convolve_back<T>};
 }
 DepthwiseLoops<float> depthwise_f32() { return all_depthwise<float>(); }

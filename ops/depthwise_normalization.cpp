@@ -31,7 +31,7 @@ enum Operand : uint8_t {
 };
 enum Result : uint8_t { to_y, to_mean1, to_var1, to_mean2, to_var2, to_saved };
 enum GradOperand : uint8_t { of_dy, of_x, of_scale1, of_bias1, of_w, of_scale2, of_bias2, of_saved };
-enum GradResult : uint8_t { to_dx, to_dscale1, to_dbias1, to_dw, to_dscale2, to_dbias2, grad_results };
+enum GradResult : uint8_t { to_dx, to_dscale1, to_dbias1, to_dw, to_dscale2, to_dbias2 };
 
 Geometry geometry_of(const Node& node, const Dims& x, const Dims& w, int64_t width) {
   if (x.size() != 4 || w.size() != 4 || w[0] != x[1] || w[1] != 1 || node.integer("group", 1) != x[1])
@@ -338,13 +338,6 @@ Kernel prepare_anyhow(const Node& node, const Binding& binding) {
 }
 
 // --- Shapes and the gradient rule ---
-
-void infer_like(Value* result, const Value& like) {
-  if (!result) return;
-  result->dtype = like.dtype;
-  result->ranked = true;
-  result->dims = like.dims;
-}
 
 void infer_forward(Node& node) {
   const Dims& x = node.inputs[in_x]->dims;

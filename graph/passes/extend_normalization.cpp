@@ -71,17 +71,7 @@ class Extender {
         graph_.add_node("graft", "BatchNormalizationActivation", operands, normalization->outputs.size(), attributes);
     node->name = normalization->name;
     infer(*node);
-    for (size_t i = 1; i < node->outputs.size(); ++i) {
-      Value* statistic = normalization->outputs[i];
-      if (!statistic) {
-        graph_.drop_output(node, i);
-        continue;
-      }
-      std::string name = statistic->name;
-      graph_.replace_uses(statistic, node->outputs[i]);
-      graph_.rename(statistic, "");
-      graph_.rename(node->outputs[i], name);
-    }
+    for (size_t i = 1; i < node->outputs.size(); ++i) pattern::take_over(graph_, normalization->outputs[i], node, i);
     pattern::replace(graph_, y, node->outputs[0]);
   }
 
@@ -92,15 +82,8 @@ class Extender {
 }  // namespace
 
 int extend_normalization(Graph& graph) {
-  Provenance before = graph.provenance();
   Extender extender(graph);
-  // The others of the list may be gone when it comes to them.
-  std::vector<Node*> normalizations = graph.node_list();
-  std::erase_if(normalizations, [](const Node* node) { return !made_by(node->output(0), "BatchNormalization"); });
-  int found = 0;
-  for (Node* node : normalizations) found += extender.extend(node);
-  graph.set_provenance(before);
-  return found;
+  return pattern::join_each(graph, "BatchNormalization", [&](Node* node) { return extender.extend(node); });
 }
 
 }  // namespace graft

@@ -111,15 +111,9 @@ class Joiner {
 }  // namespace
 
 int join_attention(Graph& graph) {
-  Provenance before = graph.provenance();
   Joiner joiner(graph);
   // A region lies before its last node: what is erased was passed already.
-  std::vector<Node*> products = graph.node_list();
-  std::erase_if(products, [](const Node* node) { return !pattern::made_by(node->output(0), "MatMul"); });
-  int found = 0;
-  for (Node* node : products) found += joiner.join(node);
-  graph.set_provenance(before);
-  return found;
+  return pattern::join_each(graph, "MatMul", [&](Node* node) { return joiner.join(node); });
 }
 
 }  // namespace graft

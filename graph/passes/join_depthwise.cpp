@@ -65,24 +65,11 @@ class Joiner {
     node->name = conv->name;
     infer(*node);
     Value* y = after->outputs[0];
-    move_statistics(before, node, 1);
-    move_statistics(after, node, 3);
-    pattern::replace(graph_, y, node->outputs[0]);
-  }
-
-  // Running mean and variance of `from` become the results `first` and the next of `node`.
-  void move_statistics(const Node* from, Node* node, size_t first) {
-    for (size_t i = 0; i < 2; ++i) {
-      Value* statistic = from->output(1 + i);
-      if (!statistic) {
-        graph_.drop_output(node, first + i);
-        continue;
-      }
-      std::string name = statistic->name;
-      graph_.replace_uses(statistic, node->outputs[first + i]);
-      graph_.rename(statistic, "");
-      graph_.rename(node->outputs[first + i], name);
+    for (size_t i : {1, 2}) {
+      pattern::take_over(graph_, before->output(i), node, i);
+      pattern::take_over(graph_, after->output(i), node, 2 + i);
     }
+    pattern::replace(graph_, y, node->outputs[0]);
   }
 
   Graph& graph_;
@@ -92,14 +79,8 @@ class Joiner {
 }  // namespace
 
 int join_depthwise(Graph& graph) {
-  Provenance before = graph.provenance();
   Joiner joiner(graph);
-  std::vector<Node*> convolutions = graph.node_list();
-  std::erase_if(convolutions, [](const Node* node) { return !pattern::made_by(node->output(0), "Conv"); });
-  int found = 0;
-  for (Node* node : convolutions) found += joiner.join(node);
-  graph.set_provenance(before);
-  return found;
+  return pattern::join_each(graph, "Conv", [&](Node* node) { return joiner.join(node); });
 }
 
 }  // namespace graft

@@ -162,6 +162,24 @@ std::unordered_set<const Value*> kept_values(const Graph& graph) {
   return kept;
 }
 
+void take_over(Graph& graph, Value* result, Node* node, size_t index) {
+  if (!result) return graph.drop_output(node, index);
+  std::string name = result->name;
+  graph.replace_uses(result, node->outputs[index]);
+  graph.rename(result, "");
+  graph.rename(node->outputs[index], name);
+}
+
+int join_each(Graph& graph, std::string_view type, const std::function<bool(Node*)>& join) {
+  Provenance before = graph.provenance();
+  std::vector<Node*> nodes = graph.node_list();
+  std::erase_if(nodes, [&](const Node* node) { return !made_by(node->output(0), type); });
+  int joined = 0;
+  for (Node* node : nodes) joined += join(node);
+  graph.set_provenance(before);
+  return joined;
+}
+
 void replace(Graph& graph, Value* old_value, Value* replacement) {
   std::string name = old_value->name;
   Node* root = old_value->producer;

@@ -1,6 +1,7 @@
 // What recognise looks at graphs with: constants by value, products and sums in any order, closed regions.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string_view>
 #include <unordered_set>
@@ -49,6 +50,13 @@ bool is_closed(const Graph& graph, const Node& root, const std::vector<const Val
 
 // Values that others than nodes of the graph itself read: outputs, what states become, what bodies capture.
 std::unordered_set<const Value*> kept_values(const Graph& graph);
+
+// Result `index` of `node` takes over the uses and the name of `result`; it is dropped where that is nullptr.
+void take_over(Graph& graph, Value* result, Node* node, size_t index);
+
+// Calls `join` on every ONNX node of this type, of which it may erase any that it has been called on; returns how often
+// it was true. The graph's provenance is as before.
+int join_each(Graph& graph, std::string_view type, const std::function<bool(Node*)>& join);
 
 // Puts `replacement` in the place of `old_value`, with its name, and erases what nothing uses any more.
 void replace(Graph& graph, Value* old_value, Value* replacement);

@@ -101,10 +101,10 @@ class Case:
         return {name.removeprefix("grad:"): a for name, a in arrays.items()
                 if name.startswith("grad:") and name.removeprefix("grad:") not in (pattern or {})}
 
-    def pattern(self, double):
-        """What all kinks decide at the point, in one precision."""
+    def pattern(self):
+        """What all kinks decide at the point."""
         path = self.file("traced", lambda: kinks.traced(self.model))
-        results = self.graft.run(path, self.inputs, double=double, mode=self.mode)
+        results = self.graft.run(path, self.inputs, double=True, mode=self.mode)
         return kinks.pattern(self.model, results, self.tensors)
 
     def function(self, parameters, pattern=None):
@@ -139,7 +139,7 @@ def check_directions(case, checks, gradients, point, count):
         direction = directions.draw(group)
         passed, text = compare(function, directions, direction, total)
         if not passed and not smooth:
-            pattern = case.pattern(double=True)
+            pattern = case.pattern()
             smooth = case.function(parameters, pattern)
             wrong, worst = disagreements(case.gradients(True, pattern), gradients, TOLERANCE)
             checks.expect(not wrong, f"the copy without kinks has the same gradients within {worst:.1e} {wrong or ''}")
