@@ -132,10 +132,15 @@ std::string to_text(const Work& work) {
                      percent * work.limit_seconds / seconds);
 }
 
+std::string short_label(const std::string& label) {
+  constexpr size_t width = 24;
+  return label.size() <= width ? label : label.substr(0, width - 3) + "...";
+}
+
 Json describe(const std::vector<OperatorTime>& operators) {
   Json list = Json::array();
   for (const OperatorTime& time : operators) {
-    Json entry{{"operator", time.type}, {"direction", name_of(time.direction)}, {"nodes", time.nodes}};
+    Json entry{{"operator", time.label}, {"direction", name_of(time.direction)}, {"nodes", time.nodes}};
     entry.update(describe(Work{time.seconds, time.limit_seconds, time.flops, time.bytes}));
     list.push_back(entry);
   }
@@ -150,7 +155,7 @@ std::string to_text(const std::vector<OperatorTime>& operators) {
   fmt::format_to(at, "{:24} {:9} {:>5} {} {:>7}\n", "operator", "direction", "nodes", work_heads(), "of all");
   constexpr double percent = 100;
   for (const OperatorTime& time : operators) {
-    fmt::format_to(at, "{:24} {:9} {:5} {} {:5.1f} %\n", time.type, name_of(time.direction), time.nodes,
+    fmt::format_to(at, "{:24} {:9} {:5} {} {:5.1f} %\n", short_label(time.label), name_of(time.direction), time.nodes,
                    to_text(Work{time.seconds, time.limit_seconds, time.flops, time.bytes}),
                    percent * time.seconds / std::max(total, 1e-12));
   }

@@ -50,6 +50,9 @@ Json describe(const Work& work);
 std::string work_heads();
 std::string to_text(const Work& work);
 
+// Cut to the width of a column.
+std::string short_label(const std::string& label);
+
 Json describe(const std::vector<OperatorTime>& operators);
 std::string to_text(const std::vector<OperatorTime>& operators);
 

@@ -85,14 +85,15 @@ std::vector<CaseTime> time_case(const OperatorCase& given, const OpsOptions& opt
   StepTimes times = time_steps(program, {.seconds = options.seconds, .rounds = 3});
   std::vector<OperatorTime> operators = by_operator(roofline(program, limits), times.node_seconds);
   auto has_more_than_reorders = [&](Direction direction) {  // a Transpose is nothing else
-    return std::any_of(operators.begin(), operators.end(),
-                       [&](const OperatorTime& time) { return time.direction == direction && time.type != "Reorder"; });
+    return std::any_of(operators.begin(), operators.end(), [&](const OperatorTime& time) {
+      return time.direction == direction && time.label != "Reorder";
+    });
   };
   std::map<Direction, CaseTime> by_direction;
   for (const OperatorTime& time : operators) {
     CaseTime& sum = by_direction[time.direction];
     sum.direction = time.direction;
-    if (time.type == "Reorder" && has_more_than_reorders(time.direction)) {
+    if (time.label == "Reorder" && has_more_than_reorders(time.direction)) {
       sum.reorder_seconds += time.seconds;
       continue;
     }
@@ -152,9 +153,10 @@ void filter_nodes(const OpsOptions& options, Roofline& roofline, std::vector<dou
   std::vector<double> kept_seconds;
   for (size_t i = 0; i < roofline.nodes.size(); ++i) {
     const Node& node = *roofline.nodes[i].node;
-    names.push_back(node.type);
-    names.push_back(node.provenance.source);
-    if (!matches(options, node.type) && !matches(options, node.provenance.source)) continue;
+    std::vector<std::string> own = filter_names(node);
+    bool found = std::any_of(own.begin(), own.end(), [&](const std::string& name) { return matches(options, name); });
+    names.insert(names.end(), own.begin(), own.end());
+    if (!found) continue;
     kept.push_back(roofline.nodes[i]);
     kept_seconds.push_back(seconds[i]);
   }
@@ -171,8 +173,9 @@ Json describe_nodes(const Roofline& roofline, const std::vector<double>& seconds
   Json list = Json::array();
   for (size_t i = 0; i < seconds.size(); ++i) {
     const Node& node = *roofline.nodes[i].node;
-    Json entry{
-        {"operator", node.type}, {"direction", name_of(node.provenance.direction)}, {"of", node.provenance.source}};
+    Json entry{{"operator", operator_label(node)},
+               {"direction", name_of(node.provenance.direction)},
+               {"of", node.provenance.source}};
     entry.update(describe(work_of(roofline.nodes[i], seconds[i])));
     list.push_back(entry);
   }
@@ -189,8 +192,9 @@ std::string losses_text(const Roofline& roofline, const std::vector<double>& sec
   std::string text = fmt::format("\nfurthest from their limits {:>13} {}  of\n", "", work_heads());
   for (size_t k = 0; k < std::min(shown, order.size()); ++k) {
     const NodeLimit& limit = roofline.nodes[order[k]];
-    text += fmt::format("{:24} {:9}       {}  {}\n", limit.node->type, name_of(limit.node->provenance.direction),
-                        to_text(work_of(limit, seconds[order[k]])), limit.node->provenance.source);
+    text += fmt::format("{:24} {:9}       {}  {}\n", short_label(operator_label(*limit.node)),
+                        name_of(limit.node->provenance.direction), to_text(work_of(limit, seconds[order[k]])),
+                        limit.node->provenance.source);
   }
   return text;
 }

@@ -57,7 +57,7 @@ std::string trace_text(const std::vector<TimelineEntry>& entries) {
       }
       arguments[operands == &node->inputs ? "inputs" : "outputs"] = shapes;
     }
-    events.push_back({{"name", node->type},
+    events.push_back({{"name", operator_label(*node)},
                       {"cat", name_of(node->provenance.direction)},
                       {"ph", "X"},
                       {"pid", 1},

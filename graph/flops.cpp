@@ -56,6 +56,7 @@ double flops(const Node& node) {
     return convolution(node.output(0), node.input(5)) + count_of(node.input(0)) + count_of(node.output(0));
   if (type == "DepthwiseNormalizationGrad")  // of weights and of data
     return 2 * convolution(node.input(0), node.input(4)) + count_of(node.input(0)) + count_of(node.input(1));
+  if (type == "Elementwise") return flops(*std::get<std::shared_ptr<Graph>>(node.attributes.at("body")));
   if (std::find(moves.begin(), moves.end(), type) != moves.end()) return 0;
   double largest = 0;
   for (const auto* operands : {&node.inputs, &node.outputs}) {

@@ -1,11 +1,10 @@
 // y = f(a, b, ...), operands broadcast as ONNX does, over storage as it lies: an operand per channel does not force a
 // blocked tensor out of its layout. float32 runs on the tiles of binary_loops.cpp, all other types on plain loops.
-#include "ops/binary_loops.h"
-
 #include <cmath>
 #include <type_traits>
 
 #include "ops/broadcast.h"
+#include "ops/elementwise.h"
 #include "ops/gradient.h"
 
 namespace graft {
@@ -86,6 +85,13 @@ bool keeps_zero(const Node& node) {
     if (row.type == node.type) return row.keeps_zero;
   }
   return false;
+}
+
+bool elementwise(const Node& node, ElementwiseStep* step) {
+  BinaryTile tile = binary_tile(node.type);
+  if (!tile || node.type == "Mean" || node.inputs.size() < 2) return false;
+  if (step) *step = {.binary = tile, .keeps_zero = keeps_zero(node)};
+  return true;
 }
 
 // The axes of step k of a variadic operator: y = f(y or the first operand, operand k).
@@ -316,6 +322,7 @@ std::vector<Op> binary_ops() {
                    .cpu = kernels,
                    .differentiate = row.differentiate,
                    .broadcasts = true,
+                   .elementwise = elementwise,
                    .parameter_slots = row.parameter_slots});
   }
   ops.push_back({.type = "Pow",

@@ -65,8 +65,27 @@ void rows_of(int64_t rows, int64_t columns, TileOperand a, TileOperand b, float*
     row<F, kVectorA, kVectorB>(columns, a.data + r * a.row, b.data + r * b.row, y + r * y_row);
 }
 
+// Whether the rows of an operand lie one behind the other, or are one number.
+HWY_INLINE bool is_run(const TileOperand& x, int64_t columns) { return x.column ? x.row == columns : x.row == 0; }
+
+// Rows of one vector, as blocks of channels are, with the same row of b for all.
+template <class F>
+void blocks(int64_t rows, const float* a, const float* b, float* y) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const V same = hn::LoadU(d, b);
+  for (int64_t i = 0; i < rows * lanes; i += lanes) hn::StoreU(F::f(hn::LoadU(d, a + i), same), d, y + i);
+}
+
 template <class F>
 void tile(int64_t rows, int64_t columns, TileOperand a, TileOperand b, float* y, int64_t y_row) {
+  if (y_row == columns && is_run(a, columns)) {
+    if (is_run(b, columns)) {
+      columns *= rows;
+      rows = 1;
+    } else if (a.column && b.column && b.row == 0 && columns == static_cast<int64_t>(hn::Lanes(d))) {
+      return blocks<F>(rows, a.data, b.data, y);
+    }
+  }
   if (a.column && b.column) rows_of<F, true, true>(rows, columns, a, b, y, y_row);
   else if (a.column) rows_of<F, true, false>(rows, columns, a, b, y, y_row);
   else if (b.column) rows_of<F, false, true>(rows, columns, a, b, y, y_row);

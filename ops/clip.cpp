@@ -4,8 +4,8 @@
 #include <type_traits>
 
 #include "ops/broadcast.h"
+#include "ops/elementwise.h"
 #include "ops/gradient.h"
-#include "ops/vector_loops.h"
 
 namespace graft {
 namespace {
@@ -34,10 +34,25 @@ std::pair<std::optional<double>, std::optional<double>> known_limits(const Node&
   return {known_limit(node.input(1), -HUGE_VAL), known_limit(node.input(2), HUGE_VAL)};
 }
 
-Kernel keep_padding(const Node& node, const Binding& binding, Kernel kernel) {
+bool keeps_zero(const Node& node) {
   auto [low, high] = known_limits(node);
-  bool keeps_zero = low && high && *low <= 0 && *high >= 0;
-  return keeps_zero ? kernel : clean_padding(node, binding, std::move(kernel));
+  return low && high && *low <= 0 && *high >= 0;
+}
+
+Kernel keep_padding(const Node& node, const Binding& binding, Kernel kernel) {
+  return keeps_zero(node) ? kernel : clean_padding(node, binding, std::move(kernel));
+}
+
+bool elementwise(const Node& node, ElementwiseStep* step) {
+  auto [low, high] = known_limits(node);
+  if (!low || !high) return false;
+  if (step) {
+    *step = {.unary = unary_loop("Clip"),
+             .a = static_cast<float>(*low),
+             .b = static_cast<float>(*high),
+             .keeps_zero = keeps_zero(node)};
+  }
+  return true;
 }
 
 Kernel prepare_f32(const Node& node, const Binding& binding) {
@@ -123,7 +138,8 @@ std::vector<Op> clip_ops() {
   return {{.type = "Clip",
            .infer = infer_clip,
            .cpu = {{DTypes::f32, elementwise_kernel(prepare_f32)}, {DTypes::any, elementwise_kernel(prepare_other)}},
-           .differentiate = clip_rule}};
+           .differentiate = clip_rule,
+           .elementwise = elementwise}};
 }
 
 }  // namespace graft

@@ -1,8 +1,8 @@
 // Gelu over storage as it lies: f(0) = 0 keeps padding zero.
 #include <cmath>
 
+#include "ops/elementwise.h"
 #include "ops/gradient.h"
-#include "ops/vector_loops.h"
 
 namespace graft {
 namespace {
@@ -18,6 +18,16 @@ bool is_tanh(const Node& node) {
   if (form != "none" && form != "tanh")
     throw ModelError(node.where(), " approximate is \"", form, "\", allowed are none and tanh");
   return form == "tanh";
+}
+
+bool elementwise(const Node& node, ElementwiseStep* step) {
+  if (step) *step = {.unary = unary_loop(is_tanh(node) ? "GeluTanh" : "Gelu"), .keeps_zero = true};
+  return true;
+}
+
+bool elementwise_grad(const Node& node, ElementwiseStep* step) {
+  if (step) *step = {.gradient = activation_grad_loop(is_tanh(node) ? "GeluTanhGrad" : "GeluGrad"), .keeps_zero = true};
+  return true;
 }
 
 // y = x/2 (1 + erf(x / sqrt 2)), or with tanh y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
@@ -98,13 +108,15 @@ std::vector<Op> gelu_ops() {
   return {
       {.type = "Gelu",
        .cpu = {{DTypes::f32, elementwise_kernel(prepare_f32)}, {DTypes::f64, elementwise_kernel(prepare_f64)}},
-       .differentiate = differentiate_gelu},
+       .differentiate = differentiate_gelu,
+       .elementwise = elementwise},
       {.type = "GeluGrad",
        .domain = "graft",
        .infer = infer_grad,
        .cpu = {{DTypes::f32, elementwise_kernel(prepare_grad_f32)},
                {DTypes::f64, elementwise_kernel(prepare_grad_f64)}},
-       .differentiate = differentiate_gelu_grad},
+       .differentiate = differentiate_gelu_grad,
+       .elementwise = elementwise_grad},
   };
 }
 

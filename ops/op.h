@@ -77,7 +77,8 @@ struct KernelEntry {
   KernelFunctions functions;
 };
 
-class Gradient;  // ops/gradient.h
+class Gradient;          // ops/gradient.h
+struct ElementwiseStep;  // ops/elementwise.h
 // One result for each input of the node; an empty Val where no gradient flows.
 using Vals = std::vector<Val>;
 using GradientFunction = Vals (*)(Gradient&);
@@ -97,6 +98,8 @@ struct Op {
   GradientFunction differentiate = nullptr;
   GradientStatus gradient = GradientStatus::unsupported;  // `rule` is implied by `differentiate`
   bool broadcasts = false;  // ONNX's multidirectional broadcasting: the engine un-broadcasts gradients
+  // Whether the node can be a step of an element-wise region, and which; `step` may be nullptr.
+  bool (*elementwise)(const Node& node, ElementwiseStep* step) = nullptr;
   // Input slots that hold trainable weights when they are constants; statistics slots of normalisations.
   std::vector<int> parameter_slots = {};
   std::vector<int> statistic_slots = {};

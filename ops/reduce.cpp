@@ -6,6 +6,7 @@
 
 #include "ops/axes.h"
 #include "ops/broadcast.h"
+#include "ops/elementwise.h"
 #include "ops/gradient.h"
 #include "ops/reduce_loops.h"
 
@@ -406,6 +407,12 @@ Layout without_axes(const Layout& layout, const std::vector<size_t>& axes) {
   return result;
 }
 
+// Where the result lies when x is reduced as it lies.
+Layout result_layout(const Node& node) {
+  Layout kept = result_with_all_axes(node).layout;
+  return node.integer("keepdims", 1) == 0 ? without_axes(kept, reduced_axes(node)) : kept;
+}
+
 // x as it lies, where padding is not reduced over or does not count.
 std::vector<Candidate> propose_reduce(const Node& node) {
   auto candidates = propose_plain(node);
@@ -419,11 +426,18 @@ std::vector<Candidate> propose_reduce(const Node& node) {
   }
   Candidate as_it_lies = candidates[0];
   as_it_lies.inputs[0] = x.layout;
-  Layout kept = broadcast_layout(x.layout, x.dims, kept_dims(node));
-  if (node.integer("keepdims", 1) == 0) kept = without_axes(kept, axes);
-  as_it_lies.outputs[0] = kept;
+  as_it_lies.outputs[0] = result_layout(node);
   candidates.insert(candidates.begin(), as_it_lies);
   return candidates;
+}
+
+// A sum of what a region computes: its result lies in step with that, and no padding is summed.
+bool elementwise_sum(const Node& node, ElementwiseStep* step) {
+  const Value& x = *node.inputs[0];
+  if (step) *step = {.sum = true};
+  std::vector<size_t> axes = reduced_axes(node);
+  return node.input(1) && node.inputs[1]->count() > 0 && node.outputs[0]->layout == result_layout(node) &&
+         std::all_of(axes.begin(), axes.end(), [&](size_t d) { return x.layout.padded[d] == x.dims[d]; });
 }
 
 // --- ArgMax, ArgMin: x (outer, extent, inner) -> y (outer, inner) ---
@@ -471,7 +485,8 @@ std::vector<Op> reduce_ops() {
   for (const Reduction& row : rows) {
     ops.push_back({.type = row.type,
                    .cpu = {{DTypes::any, {propose_reduce, settle_reduce, prepare_reduce}}},
-                   .differentiate = row.differentiate});
+                   .differentiate = row.differentiate,
+                   .elementwise = row.type == std::string_view("ReduceSum") ? elementwise_sum : nullptr});
   }
   for (const char* type : {"ArgMax", "ArgMin"}) {
     ops.push_back({.type = type, .cpu = {{DTypes::any, plain_kernel(prepare_arg)}}, .gradient = GradientStatus::zero});

@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "ops/broadcast.h"
+#include "ops/elementwise.h"
 #include "ops/gradient.h"
-#include "ops/vector_loops.h"
 
 namespace graft {
 namespace {
@@ -197,17 +197,26 @@ Kernel prepare_scalar(const Node& node, const Binding& binding) {
   });
 }
 
-Kernel prepare_f32(const Node& node, const Binding& binding) {
+bool elementwise(const Node& node, ElementwiseStep* step) {
   UnaryLoop loop = unary_loop(node.type);
-  if (!loop) return prepare_scalar<float>(node, binding);
+  if (!loop || !step) return loop != nullptr;
   const Unary& row = row_of(node);
-  auto a = static_cast<float>(read(node, row.a));
-  auto b = static_cast<float>(read(node, row.b));
+  *step = {.unary = loop,
+           .a = static_cast<float>(read(node, row.a)),
+           .b = static_cast<float>(read(node, row.b)),
+           .keeps_zero = row.keeps_zero};
+  return true;
+}
+
+Kernel prepare_f32(const Node& node, const Binding& binding) {
+  ElementwiseStep step;
+  if (!elementwise(node, &step)) return prepare_scalar<float>(node, binding);
   const auto* x = binding.in<float>(0);
   auto* y = binding.out<float>(0);
   int64_t n = node.outputs[0]->layout.storage_count();
-  return with_clean_padding(node, binding, row.keeps_zero, [=](Stream&) {
-    parallel_for(n, 1, [=](int64_t begin, int64_t end) { loop(x + begin, y + begin, end - begin, a, b); });
+  return with_clean_padding(node, binding, step.keeps_zero, [=](Stream&) {
+    parallel_for(n, 1,
+                 [=](int64_t begin, int64_t end) { step.unary(x + begin, y + begin, end - begin, step.a, step.b); });
   });
 }
 
@@ -249,7 +258,8 @@ Op make_op(const Unary& row) {
         .cpu = {{DTypes::f32, elementwise_kernel(prepare_f32)},
                 {DTypes::f64, elementwise_kernel(prepare_scalar<double>)},
                 {DTypes::any, elementwise_kernel(prepare_integer)}},
-        .differentiate = row.differentiate};
+        .differentiate = row.differentiate,
+        .elementwise = elementwise};
   if (!row.differentiate) op.gradient = GradientStatus::zero;
   return op;
 }
@@ -318,17 +328,27 @@ const ActivationGrad& grad_row_of(const Node& node) {
   throw UsageError(node.where(), " is no activation gradient");
 }
 
-Kernel prepare_grad_f32(const Node& node, const Binding& binding) {
+bool elementwise_grad(const Node& node, ElementwiseStep* step) {
+  if (!step) return true;
   const ActivationGrad& row = grad_row_of(node);
-  ActivationGradLoop loop = activation_grad_loop(node.type);
-  auto a = static_cast<float>(read(node, row.a));
-  auto b = static_cast<float>(read(node, row.b));
+  *step = {.gradient = activation_grad_loop(node.type),
+           .a = static_cast<float>(read(node, row.a)),
+           .b = static_cast<float>(read(node, row.b)),
+           .keeps_zero = true};
+  return true;
+}
+
+Kernel prepare_grad_f32(const Node& node, const Binding& binding) {
+  ElementwiseStep step;
+  elementwise_grad(node, &step);
   const auto* dy = binding.in<float>(0);
   const auto* s = binding.in<float>(1);
   auto* dx = binding.out<float>(0);
   int64_t n = node.outputs[0]->layout.storage_count();
   return [=](Stream&) {
-    parallel_for(n, 1, [=](int64_t begin, int64_t end) { loop(dy + begin, s + begin, dx + begin, end - begin, a, b); });
+    parallel_for(n, 1, [=](int64_t begin, int64_t end) {
+      step.gradient(dy + begin, s + begin, dx + begin, end - begin, step.a, step.b);
+    });
   };
 }
 
@@ -397,7 +417,8 @@ std::vector<Op> unary_ops() {
                    .infer = infer_as_first,
                    .cpu = {{DTypes::f32, elementwise_kernel(prepare_grad_f32)},
                            {DTypes::f64, elementwise_kernel(prepare_grad_f64)}},
-                   .differentiate = row.differentiate});
+                   .differentiate = row.differentiate,
+                   .elementwise = elementwise_grad});
   }
   for (const char* type : {"IsNaN", "IsInf"}) {
     ops.push_back(

@@ -42,7 +42,30 @@ std::vector<double> time_nodes(Program& program, double budget) {
   return seconds;
 }
 
+// The types in a region's body, in their order, each once.
+std::vector<std::string> types_inside(const Node& node) {
+  std::vector<std::string> types;
+  if (node.type != "Elementwise") return types;
+  for (const auto& inner : std::get<std::shared_ptr<Graph>>(node.attributes.at("body"))->nodes()) {
+    if (std::find(types.begin(), types.end(), inner->type) == types.end()) types.push_back(inner->type);
+  }
+  return types;
+}
+
 }  // namespace
+
+std::string operator_label(const Node& node) {
+  std::string label;
+  for (const std::string& type : types_inside(node)) label += (label.empty() ? "" : "+") + type;
+  return label.empty() ? node.type : label;
+}
+
+std::vector<std::string> filter_names(const Node& node) {
+  std::vector<std::string> names = types_inside(node);
+  names.insert(names.begin(), node.type);
+  names.push_back(node.provenance.source);
+  return names;
+}
 
 StepTimes time_steps(Program& program, const TimingOptions& options) {
   constexpr int warm_up = 2;
@@ -84,8 +107,9 @@ std::vector<OperatorTime> by_operator(const Roofline& roofline, const std::vecto
   for (size_t i = 0; i < roofline.nodes.size(); ++i) {
     const NodeLimit& limit = roofline.nodes[i];
     const Node& node = *limit.node;
-    OperatorTime& group = groups[{node.type, node.provenance.direction}];
-    group.type = node.type;
+    std::string label = operator_label(node);
+    OperatorTime& group = groups[{label, node.provenance.direction}];
+    group.label = label;
     group.direction = node.provenance.direction;
     ++group.nodes;
     group.seconds += node_seconds[i];

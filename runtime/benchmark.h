@@ -30,9 +30,14 @@ struct TimelineEntry {
 };
 std::vector<TimelineEntry> record_step(Program& program);
 
-// All nodes of one operator in one direction.
+// What a node is called in tables: its operator's type, for an element-wise region those of its nodes ("Add+Relu").
+std::string operator_label(const Node& node);
+// Names by which a filter finds a node: its type, those of the nodes in a region, and the node of the file.
+std::vector<std::string> filter_names(const Node& node);
+
+// All nodes of one label in one direction.
 struct OperatorTime {
-  std::string type;
+  std::string label;
   Direction direction = Direction::forward;
   int64_t nodes = 0;
   double seconds = 0, limit_seconds = 0, flops = 0;

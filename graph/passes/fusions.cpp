@@ -26,6 +26,7 @@ const std::vector<std::string>& fusion_names() {
       "winograd",
       // behind lay_out
       "join_sums",
+      "elementwise",
       "release_gradients",
   };
   return names;

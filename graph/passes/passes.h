@@ -65,7 +65,7 @@ int join_attention(Graph& graph);
 std::vector<Value*> differentiate(Graph& graph, const std::vector<Value*>& targets, const std::vector<Value*>& seeds,
                                   const std::vector<Value*>& wanted);
 
-// Merges equal nodes and removes identities. Fusions of element-wise regions come here.
+// Merges equal nodes, removes identities, lets products take in the vector behind them.
 void fuse(Graph& graph, const std::set<std::string>& disabled = {});
 
 // Marks the nodes that depend on constants and unwritten states only: they run when states are bound, not every step.
@@ -78,6 +78,9 @@ void lay_out(Graph& graph, const std::map<std::string, Layout>& masters);
 // "join_sums": lets kernels that can add while they read take in an Add of two values that lie alike. Layouts are final
 // here. Returns how many.
 int join_sums(Graph& graph);
+
+// "elementwise": joins element-wise nodes that read one another into regions. Layouts are final here. Returns how many.
+int join_elementwise(Graph& graph);
 
 // "release_gradients": orders a sorted graph so that optimiser nodes come as early as they can.
 void release_gradients(Graph& graph);

@@ -93,7 +93,7 @@ TEST(Benchmark, TimesATrainingStepNodeByNode) {
   double grouped = 0;
   double before = std::numeric_limits<double>::infinity();
   for (const OperatorTime& time : by_operator(result.roofline, times.node_seconds)) {
-    nodes[{time.type, time.direction}] = time.nodes;
+    nodes[{time.label, time.direction}] = time.nodes;
     grouped += time.seconds;
     EXPECT_LE(time.seconds, before);
     before = time.seconds;

@@ -146,6 +146,19 @@ std::unique_ptr<Graph> gates() {
   return b.end(b.call("Mul", {b.call("Tanh", {b.call("Softplus", {h})}), h}));
 }
 
+// A gate per channel and element-wise work around it, in layouts of convolutions, with results that backward reads.
+std::unique_ptr<Graph> regions() {
+  constexpr int64_t channels = 19;  // leaves padding in blocks of 16 and of 8
+  Builder b;
+  Value* x = b.convolution(b.input({0, 3, 9, 7}), 3, channels, 3);
+  Value* h = b.call("Softplus", {b.call("Add", {x, b.weight({channels, 1, 1})})});
+  h = b.call("Sub", {b.call("Elu", {b.call("Mul", {h, x})}), b.number(0.5)});
+  Value* gate = b.call("GlobalAveragePool", {h});
+  gate = b.call("HardSigmoid", {b.call("Conv", {gate, b.weight({channels, channels, 1, 1})})});
+  h = b.call("Sum", {b.call("Mul", {h, gate}), x, b.weight({channels, 1, 1})});
+  return b.end(b.convolution(b.call("LeakyRelu", {h}), channels, channels, 1));
+}
+
 struct Network {
   std::string name;
   std::unique_ptr<Graph> (*make)() = nullptr;  // nullptr: a recorded one
@@ -177,6 +190,7 @@ const std::vector<Network>& networks() {
        {3, 6, 16},
        {"layer_normalization", "softmax", "attention", "gelu", "merge_transposes", "merge_equal", "remove_identities"}},
       {"products", products, {3, 6, 8}, {3, 5, 4}, {"product_bias"}},
+      {"regions", regions, {3, 3, 9, 7}, {3, 19, 9, 7}, {"elementwise"}},
       {"gates", gates, {5, 12}, {5, 7}, {"swish", "mish"}}};
   return all;
 }

@@ -1,0 +1,347 @@
+// Element-wise regions: (operands...) -> (results...), computed by the nodes of the graph in the attribute `body`,
+// whose inputs and outputs stand for those of the node. All values between the nodes have one shape and one layout;
+// operands may be broadcast to it, and one result may be a sum over some of its axes. The nodes run one after another
+// on tiles of a few hundred elements: what lies between them stays in the first cache and takes no memory. After the
+// way in which NumExpr evaluates expressions (github.com/pydata/numexpr).
+#include "ops/elementwise.h"
+
+#include <algorithm>
+#include <array>
+
+#include "ops/broadcast.h"
+#include "ops/reduce_loops.h"
+
+namespace graft {
+namespace {
+
+constexpr int64_t tile_floats = 8192;  // of all values between steps: the first cache
+constexpr int64_t largest_tile = 2048;
+constexpr int64_t most_parts = 16;  // of a sum to which all tiles add; fixed, whatever the threads
+
+const Graph& body_of(const Node& node) {
+  auto found = node.attributes.find("body");
+  const auto* body = found == node.attributes.end() ? nullptr : std::get_if<std::shared_ptr<Graph>>(&found->second);
+  if (!body || (*body)->inputs.size() != node.inputs.size() || (*body)->outputs.size() != node.outputs.size() ||
+      node.outputs.empty() || (*body)->nodes().empty())
+    throw ModelError(node.where(), " wants a graph 'body' with its ", node.inputs.size(), " inputs and ",
+                     node.outputs.size(), " outputs");
+  return **body;
+}
+
+void infer_region(Node& node) {
+  const Graph& body = body_of(node);
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    node.outputs[i]->dtype = body.outputs[i]->dtype;
+    node.outputs[i]->dims = body.outputs[i]->dims;
+    node.outputs[i]->ranked = true;
+  }
+}
+
+// A body as a list of steps over numbered values: the inputs, then its constants, then the results of the steps.
+struct Step {
+  ElementwiseStep how;
+  std::vector<size_t> operands;
+};
+
+struct Plan {
+  explicit Plan(const Node& node) {
+    const Graph& body = body_of(node);
+    std::unordered_map<const Value*, size_t> numbers;
+    for (const Value* input : body.inputs) numbers.emplace(input, numbers.size());
+    for (const auto& value : body.values()) {
+      if (!value->is_constant() || value->dtype != DType::f32) continue;
+      if (value->data.count() != 1)
+        throw ModelError(node.where(), " has a constant of shape ", value->dims, " in its body: allowed is a number");
+      numbers.emplace(value.get(), numbers.size());
+      constants.push_back(value->data);
+    }
+    given = numbers.size();
+    full = body.nodes().front()->outputs[0];
+    for (const auto& inner : body.nodes()) {
+      const Op* op = find_op(*inner);
+      Step step;
+      if (!op || !op->elementwise || !op->elementwise(*inner, &step.how))
+        throw ModelError(node.where(), " has ", inner->where(), " in its body, which is no element-wise step");
+      for (size_t i = 0; i < step.how.tiles(*inner); ++i) step.operands.push_back(numbers.at(inner->inputs[i]));
+      if (step.how.sum) sum = inner.get();
+      steps.push_back(std::move(step));
+      numbers.emplace(inner->outputs[0], numbers.size());
+    }
+    for (const Value* output : body.outputs) outputs.push_back(numbers.at(output));
+  }
+
+  // The last step that still reads a value when its own result may be written already; -1: none reads it.
+  int64_t last_read(size_t value) const {
+    int64_t last = -1;
+    for (size_t s = 0; s < steps.size(); ++s) {
+      const auto& operands = steps[s].operands;
+      for (size_t i = 0; i < operands.size(); ++i) {
+        // A fold writes its result before it reads its third operand.
+        if (operands[i] == value) last = std::max(last, static_cast<int64_t>(s) + (i > 1 ? 1 : 0));
+      }
+    }
+    return last;
+  }
+
+  bool is_sum(size_t output) const { return steps[outputs[output] - given].how.sum; }
+
+  // Where each step's result goes: an output, or ~slot of the scratch; slots are used again.
+  std::vector<int64_t> targets(int64_t* slot_count) const {
+    std::vector<int64_t> targets;
+    std::vector<int64_t> busy_until;  // of slots
+    for (size_t s = 0; s < steps.size(); ++s) {
+      auto output = std::find(outputs.begin(), outputs.end(), given + s);
+      if (output != outputs.end()) {
+        targets.push_back(output - outputs.begin());
+        continue;
+      }
+      auto now = static_cast<int64_t>(s);
+      auto slot = std::find_if(busy_until.begin(), busy_until.end(), [&](int64_t until) { return until <= now; });
+      if (slot == busy_until.end()) slot = busy_until.insert(slot, 0);
+      *slot = std::max(last_read(given + s), now + 1);
+      targets.push_back(~(slot - busy_until.begin()));
+    }
+    *slot_count = static_cast<int64_t>(busy_until.size());
+    return targets;
+  }
+
+  size_t given = 0;  // inputs and constants
+  const Value* full = nullptr;
+  const Node* sum = nullptr;  // in the body; nullptr: there is none
+  std::vector<Tensor> constants;
+  std::vector<Step> steps;
+  std::vector<size_t> outputs;
+};
+
+// The axes of a value between the steps, then of all inputs, then of the sum.
+std::vector<StorageAxis> axes_of(const Node& node, const Plan& plan) {
+  Value full = *plan.full, sum;
+  std::vector<const Value*> values{&full};
+  for (size_t i = 0; i < node.inputs.size(); ++i) values.push_back(node.inputs[i]);
+  if (plan.sum) {
+    sum.dims = full.dims;
+    for (int64_t axis : plan.sum->inputs[1]->data.to_int64())
+      sum.dims[static_cast<size_t>(axis < 0 ? axis + static_cast<int64_t>(full.dims.size()) : axis)] = 1;
+    sum.layout = broadcast_layout(full.layout, full.dims, sum.dims);
+    values.push_back(&sum);
+  }
+  return storage_axes(values);
+}
+
+// How a sum is cut. Where indices of the outermost axis have results of their own, threads can share them out; else
+// there are parts, each with a copy of the results.
+struct Cut {
+  Cut(const std::vector<StorageAxis>& axes, int64_t results)
+      : outer(axes[0].extent), inner(walked_count(axes) / outer) {
+    if (axes[0].strides.back() == 0)
+      parts = std::clamp<int64_t>(outer * inner / (4 * results), 1, std::min(outer, most_parts));
+  }
+  int64_t begin(int64_t part) const { return outer * part / parts * inner; }
+  int64_t outer, inner;
+  int64_t parts = 0;  // 0: no copies
+};
+
+int64_t sum_results(const Node& node, const Plan& plan) {
+  for (size_t o = 0; o < node.outputs.size(); ++o) {
+    if (plan.is_sum(o)) return node.outputs[o]->layout.storage_count();
+  }
+  return 0;
+}
+
+// An output may overwrite an input of its layout that no later step reads.
+Settlement settle_region(const Node& node, const Settlement*) {
+  Plan plan(node);
+  Settlement settlement;
+  for (size_t o = 0; o < node.outputs.size(); ++o) {
+    const Value& y = *node.outputs[o];
+    auto written = static_cast<int64_t>(plan.outputs[o] - plan.given);
+    for (size_t i = 0; i < node.inputs.size() && !plan.is_sum(o); ++i) {
+      const Value& x = *node.inputs[i];
+      if (x.dims == y.dims && x.layout == y.layout && x.dtype == y.dtype && plan.last_read(i) <= written)
+        settlement.in_place.emplace_back(static_cast<int>(o), static_cast<int>(i));
+    }
+  }
+  if (plan.sum) {
+    int64_t results = sum_results(node, plan);
+    Cut cut(axes_of(node, plan), results);
+    settlement.scratch_bytes = checked_mul(cut.parts * results, int64_t{sizeof(float)});
+  }
+  return settlement;
+}
+
+struct Region {
+  std::vector<Step> steps;
+  std::vector<int64_t> targets;
+  std::vector<const float*> inputs;
+  std::vector<Tensor> constants;
+  std::vector<float*> outputs;
+  std::vector<StorageAxis> axes;
+  int64_t tile = 0;
+  const ReduceLoops<float>* sums = nullptr;
+
+  // Columns lie side by side in everything but what is broadcast along them.
+  struct Strides {
+    int64_t row, column;
+  };
+  Strides strides(size_t value) const {
+    return {axes[axes.size() > 1 ? axes.size() - 2 : 0].strides[value], axes.back().strides[value]};
+  }
+
+  // acc: where a sum has its results, those of all tiles.
+  void add_sum(int64_t rows, int64_t columns, TileOperand x, float* acc, Strides to) const {
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* from = x.data + r * x.row;
+      if (to.column == 0) {
+        acc[r * to.row] += sums->row(from, columns);
+      } else if (to.row == 0) {
+        return sums->columns(from, rows, x.row, columns, acc);
+      } else {
+        sums->columns(from, 1, x.row, columns, acc + r * to.row);
+      }
+    }
+  }
+
+  // `rows` x `columns` elements, at most `tile` in all, from (row, column) of a tile of storage with the offsets `at`.
+  void run(int64_t rows, int64_t columns, const int64_t* at, int64_t row, int64_t column, float* slots,
+           float* sum) const {
+    const Strides full = strides(0);
+    auto result = [&](int64_t target) -> std::pair<float*, int64_t> {
+      if (target < 0) return {slots + ~target * tile, columns};
+      return {outputs[static_cast<size_t>(target)] + at[0] + row * full.row + column, full.row};
+    };
+    auto operand = [&](size_t value) -> TileOperand {
+      const size_t given = inputs.size() + constants.size();
+      if (value >= given) {
+        auto [data, stride] = result(targets[value - given]);
+        return {data, stride, 1};
+      }
+      if (value >= inputs.size()) return {constants[value - inputs.size()].data<float>(), 0, 0};
+      const Strides own = strides(value + 1);
+      return {inputs[value] + at[value + 1] + row * own.row + column * own.column, own.row, own.column};
+    };
+    for (size_t s = 0; s < steps.size(); ++s) {
+      const ElementwiseStep& how = steps[s].how;
+      const auto& operands = steps[s].operands;
+      const TileOperand x = operand(operands[0]);
+      if (how.sum) {
+        const Strides to = strides(inputs.size() + 1);
+        add_sum(rows, columns, x, sum + at[inputs.size() + 1] + row * to.row + column * to.column, to);
+        continue;
+      }
+      auto [y, y_row] = result(targets[s]);
+      if (how.binary) {
+        how.binary(rows, columns, x, operand(operands[1]), y, y_row);
+        for (size_t k = 2; k < operands.size(); ++k)
+          how.binary(rows, columns, {y, y_row, 1}, operand(operands[k]), y, y_row);
+        continue;
+      }
+      const TileOperand more = how.gradient ? operand(operands[1]) : x;
+      const bool whole = rows == 1 || (x.row == columns && more.row == columns && y_row == columns);
+      const int64_t runs = whole ? 1 : rows, length = whole ? rows * columns : columns;
+      for (int64_t r = 0; r < runs; ++r) {
+        const float* from = x.data + r * x.row;
+        if (how.unary) how.unary(from, y + r * y_row, length, how.a, how.b);
+        else how.gradient(from, more.data + r * more.row, y + r * y_row, length, how.a, how.b);
+      }
+    }
+  }
+
+  // Elements [begin, end) of storage.
+  void operator()(int64_t begin, int64_t end, float* sum) const {
+    alignas(64) std::array<float, tile_floats> slots;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+    for_each_tile(axes, begin, end, [&](int64_t rows, int64_t columns, const int64_t* at) {
+      const int64_t width = std::min(columns, tile), height = std::max<int64_t>(1, tile / columns);
+      for (int64_t r = 0; r < rows; r += height) {
+        for (int64_t c = 0; c < columns; c += width)
+          run(std::min(height, rows - r), std::min(width, columns - c), at, r, c, slots.data(), sum);
+      }
+    });
+  }
+};
+
+// Padding is zero in all operands, so that steps with f(0) = 0 keep it, unless an operand is broadcast into it.
+bool keeps_zero(const Node& node, const Plan& plan) {
+  return std::all_of(plan.steps.begin(), plan.steps.end(), [](const Step& s) { return s.how.keeps_zero; }) &&
+         std::all_of(node.inputs.begin(), node.inputs.end(),
+                     [&](const Value* x) { return x->dims == plan.full->dims; });
+}
+
+struct Padding {
+  float* y;
+  std::vector<std::pair<int64_t, int64_t>> runs;
+};
+
+std::vector<Padding> dirty_padding(const Node& node, const Plan& plan, const Binding& binding) {
+  std::vector<Padding> found;
+  for (size_t o = 0; o < node.outputs.size() && !keeps_zero(node, plan); ++o) {
+    auto runs = padding_runs(node.outputs[o]->dims, node.outputs[o]->layout);
+    if (!runs.empty()) found.push_back({binding.out<float>(o), std::move(runs)});
+  }
+  return found;
+}
+
+// Runs the region and sums up: `results` of the sum, at y.
+void run_with_sum(const Region& region, const Cut& cut, int64_t results, float* partial, float* y, int64_t cost) {
+  if (cut.parts == 0) {
+    std::fill(y, y + results, 0.0F);
+    parallel_for(cut.outer, cut.inner * cost,
+                 [&](int64_t begin, int64_t end) { region(begin * cut.inner, end * cut.inner, y); });
+    return;
+  }
+  parallel_for(cut.parts, cut.outer * cut.inner / cut.parts * cost, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      float* sum = partial + part * results;
+      std::fill(sum, sum + results, 0.0F);
+      region(cut.begin(part), cut.begin(part + 1), sum);
+    }
+  });
+  std::copy(partial, partial + results, y);
+  for (int64_t part = 1; part < cut.parts; ++part) {
+    for (int64_t i = 0; i < results; ++i) y[i] += partial[part * results + i];
+  }
+}
+
+Kernel prepare_region(const Node& node, const Binding& binding) {
+  Plan plan(node);
+  Region region;
+  int64_t slots = 0;
+  region.targets = plan.targets(&slots);
+  region.tile = std::min(tile_floats / std::max<int64_t>(slots, 1) / 16 * 16, largest_tile);
+  if (region.tile == 0) throw UnsupportedError(node.where(), " has more values between its steps than fit a tile");
+  for (size_t i = 0; i < node.inputs.size(); ++i) region.inputs.push_back(binding.in<float>(i));
+  for (size_t o = 0; o < node.outputs.size(); ++o) region.outputs.push_back(binding.out<float>(o));
+  region.axes = axes_of(node, plan);
+  region.sums = vector_reduce_loops("sum");
+  const int64_t count = walked_count(region.axes), results = sum_results(node, plan);
+  const auto cost = static_cast<int64_t>(plan.steps.size());
+  auto padding = dirty_padding(node, plan, binding);
+  auto clean = [padding = std::move(padding)] {
+    for (const auto& [y, runs] : padding) zero_padding(runs, sizeof(float), y);
+  };
+  region.steps = plan.steps;
+  region.constants = plan.constants;
+  if (!plan.sum) {
+    return [=](Stream&) {
+      parallel_for(count, cost, [&](int64_t begin, int64_t end) { region(begin, end, nullptr); });
+      clean();
+    };
+  }
+  size_t o = 0;
+  while (!plan.is_sum(o)) ++o;
+  const Cut cut(region.axes, results);
+  return [=, y = binding.out<float>(o), partial = static_cast<float*>(binding.scratch)](Stream&) {
+    run_with_sum(region, cut, results, partial, y, cost);
+    clean();
+  };
+}
+
+}  // namespace
+
+std::vector<Op> elementwise_ops() {
+  return {{.type = "Elementwise",
+           .domain = "graft",
+           .infer = infer_region,
+           .cpu = {{DTypes::f32, {propose_plain, settle_region, prepare_region}}}}};
+}
+
+}  // namespace graft
