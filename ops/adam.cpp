@@ -48,7 +48,8 @@ HWY_INLINE void adam_vector(D d, const AdamTerms<T>& terms, const AdamArrays<T>&
       hn::MulAdd(hn::Mul(hn::Set(d, terms.fresh2), g), g, hn::Mul(hn::Set(d, terms.keep2), hn::LoadU(d, a.v + i)));
   const auto denominator = hn::MulAdd(hn::Sqrt(v), hn::Set(d, terms.unbias2), hn::Set(d, terms.eps));
   const auto update = hn::Div(hn::Mul(hn::Set(d, terms.step_size), m), denominator);
-  hn::StoreU(hn::Sub(hn::Mul(hn::Set(d, terms.keep), w), update), d, a.w_out + i);
+  // MulSub: whether compilers fuse a product and a difference hangs on the width of the vector.
+  hn::StoreU(hn::MulSub(hn::Set(d, terms.keep), w, update), d, a.w_out + i);
   hn::StoreU(m, d, a.m_out + i);
   hn::StoreU(v, d, a.v_out + i);
 }
