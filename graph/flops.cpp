@@ -57,11 +57,17 @@ double flops(const Node& node) {
   if (type == "DepthwiseNormalizationGrad")  // of weights and of data
     return 2 * convolution(node.input(0), node.input(4)) + count_of(node.input(0)) + count_of(node.input(1));
   if (std::find(moves.begin(), moves.end(), type) != moves.end()) return 0;
+  if (steps_picked_rows_only(node)) return count_of(node.input(1));
   double largest = 0;
   for (const auto* operands : {&node.inputs, &node.outputs}) {
     for (const Value* value : *operands) largest = std::max(largest, count_of(value));
   }
   return largest;
+}
+
+bool steps_picked_rows_only(const Node& node) {
+  return node.domain == "graft" && node.type == "SgdRows" && node.real("momentum", 0) == 0 &&
+         node.real("weight_decay", 0) == 0;
 }
 
 double flops(const Graph& graph) {
