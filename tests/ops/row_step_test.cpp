@@ -36,6 +36,48 @@ std::vector<Rule> rules() {
           {"Sgd", 1, {{momentum, 0.9}, {"nesterov", int64_t{1}}}}};
 }
 
+class ThreadCount {
+ public:
+  explicit ThreadCount(int threads) { set_thread_count(threads); }
+  ThreadCount(const ThreadCount&) = delete;
+  ThreadCount& operator=(const ThreadCount&) = delete;
+  ~ThreadCount() { set_thread_count(before_); }
+
+ private:
+  int before_ = thread_count();
+};
+
+// A node of steps of picked rows on plain operands, and its kernel in the bytes of its operands.
+class InPlace {
+ public:
+  InPlace(const Rule& rule, const std::vector<std::pair<DType, Dims>>& types) {
+    std::vector<Value*> operands;
+    for (const auto& [dtype, dims] : types) {
+      operands.push_back(graph_.add_input("", dtype, dims));
+      operands.back()->layout = Layout::plain(dims);
+    }
+    node_ = graph_.add_node("graft", cat(rule.type, "Rows"), operands, 1 + rule.moments, rule.attributes);
+    infer(*node_);
+  }
+  void run(const std::vector<void*>& operands) const {
+    const KernelFunctions* kernel = find_kernel(*node_);
+    Settlement settlement = kernel->settle(*node_, nullptr);
+    std::vector<std::byte> scratch(static_cast<size_t>(settlement.scratch_bytes));
+    Binding binding{{operands.begin(), operands.end()}, {}, scratch.data(), &settlement};
+    ASSERT_EQ(settlement.in_place.size(), node_->outputs.size());
+    for (auto [out, in] : settlement.in_place) {
+      ASSERT_EQ(static_cast<size_t>(out), binding.outputs.size());
+      binding.outputs.push_back(operands[static_cast<size_t>(in)]);
+    }
+    auto stream = make_stream(Device::cpu);
+    kernel->prepare(*node_, binding)(*stream);
+  }
+
+ private:
+  Graph graph_;
+  Node* node_;
+};
+
 // One step of both kinds, with these threads.
 struct Step {
   Rule rule;
@@ -43,21 +85,20 @@ struct Step {
   double scale = 0.25, lr = 0.1;
   int64_t step = 3;
 
-  std::vector<Tensor> run(bool rows, int threads) const {
-    int before = thread_count();
-    set_thread_count(threads);
+  std::vector<Tensor> inputs(bool rows) const {
     DType dtype = w.dtype();
     Attributes picked{{"axis", int64_t{0}}, {"dims", w.dims()}};
     Tensor g = rows ? dy : run_op("graft", "GatherGrad", {dy, indices}, 1, picked)[0];
-    std::vector<Tensor> inputs{w, g, number(dtype, scale), number(dtype, lr), Tensor::scalar<int64_t>(step)};
-    for (size_t i = 0; i < rule.moments; ++i) {
-      auto seed = static_cast<unsigned>(i);
-      inputs.push_back(random_tensor(dtype, w.dims(), 50 + seed, i == 0 ? -1 : 0, 1));
-    }
-    if (rows) inputs.push_back(indices);
-    auto results = run_op("graft", cat(rule.type, rows ? "Rows" : ""), inputs, 1 + rule.moments, rule.attributes);
-    set_thread_count(before);
-    return results;
+    std::vector<Tensor> all{w, g, number(dtype, scale), number(dtype, lr), Tensor::scalar<int64_t>(step)};
+    for (size_t i = 0; i < rule.moments; ++i)
+      all.push_back(random_tensor(dtype, w.dims(), 50 + static_cast<unsigned>(i), i == 0 ? -1 : 0, 1));
+    if (rows) all.push_back(indices);
+    return all;
+  }
+
+  std::vector<Tensor> run(bool rows, int threads) const {
+    ThreadCount some(threads);
+    return run_op("graft", cat(rule.type, rows ? "Rows" : ""), inputs(rows), 1 + rule.moments, rule.attributes);
   }
 
   void check(const std::string& what) const {
@@ -133,6 +174,31 @@ TEST(RowStep, PlainDescentKeepsInfinityInOtherRows) {
   for (bool rows : {false, true}) EXPECT_EQ(step.run(rows, 1)[0].data<float>()[1], HUGE_VALF) << rows;
 }
 
+// Threads that meet within a row step none of it twice.
+TEST(RowStep, WorksWhereTheParameterLies) {
+  for (const Rule& rule : rules()) {
+    Step step{rule, random_tensor(DType::f32, {5, 9001}, 1), random_tensor(DType::f32, {4, 9001}, 2),
+              Tensor::of<int64_t>({4}, {4, 1, -1, -4})};
+    std::vector<Tensor> wanted = step.run(false, 1);
+    for (int threads : {1, 3}) {
+      SCOPED_TRACE(cat(rule.type, ' ', rule.moments, ", ", threads, " threads"));
+      ThreadCount some(threads);
+      std::vector<Tensor> inputs = step.inputs(true);
+      inputs[0] = inputs[0].clone();
+      std::vector<void*> operands;
+      std::vector<std::pair<DType, Dims>> types;
+      for (Tensor& input : inputs) {
+        operands.push_back(input.raw());
+        types.emplace_back(input.dtype(), input.dims());
+      }
+      InPlace(rule, types).run(operands);
+      test::expect_same_bits({{"w", inputs[0]}}, {{"w", wanted[0]}});
+      for (size_t i = 0; i < rule.moments; ++i)
+        test::expect_same_bits({{"moment", inputs[5 + i]}}, {{"moment", wanted[1 + i]}});
+    }
+  }
+}
+
 // A table of one row a page; rows that nothing picks lie in pages that cannot be read.
 TEST(RowStep, PlainDescentTouchesNoOtherRow) {
   const int64_t page = sysconf(_SC_PAGESIZE), width = page / static_cast<int64_t>(sizeof(float)), rows = 6;
@@ -141,44 +207,18 @@ TEST(RowStep, PlainDescentTouchesNoOtherRow) {
   ASSERT_NE(memory, MAP_FAILED);
   for (int64_t row : {0, 1, 3, 5})
     ASSERT_EQ(mprotect(static_cast<std::byte*>(memory) + row * page, static_cast<size_t>(page), PROT_NONE), 0);
-  Graph graph;
-  std::vector<Value*> operands;
-  for (const Dims& dims : {Dims{rows, width}, Dims{3, width}, Dims{}, Dims{}})
-    operands.push_back(graph.add_input("", DType::f32, dims));
-  operands.push_back(graph.add_input("", DType::i64, {}));
-  operands.push_back(graph.add_input("", DType::i64, {3}));
-  Node* node = graph.add_node("graft", "SgdRows", operands, 1);
-  infer(*node);
-  for (Value* operand : operands) operand->layout = Layout::plain(operand->dims);
-  const KernelFunctions* kernel = find_kernel(*node);
   Tensor dy = random_tensor(DType::f32, {3, width}, 1), indices = Tensor::of<int64_t>({3}, {4, 2, -2});
-  Settlement settlement = kernel->settle(*node, nullptr);
-  std::vector<std::byte> scratch(static_cast<size_t>(settlement.scratch_bytes));
   float scale = 1, lr = 1;
   int64_t step = 1;
-  Binding binding{{memory, dy.raw(), &scale, &lr, &step, indices.raw()}, {memory}, scratch.data(), &settlement};
-  auto stream = make_stream(Device::cpu);
-  kernel->prepare(*node, binding)(*stream);
+  const DType f32 = DType::f32, i64 = DType::i64;
+  InPlace({"Sgd", 0, {}}, {{f32, {rows, width}}, {f32, dy.dims()}, {f32, {}}, {f32, {}}, {i64, {}}, {i64, {3}}})
+      .run({memory, dy.raw(), &scale, &lr, &step, indices.raw()});
   const auto* w = static_cast<const float*>(memory);
   for (int64_t i = 0; i < width; ++i) {
     EXPECT_EQ(w[2 * width + i], -dy.data<float>()[width + i]);
     EXPECT_EQ(w[4 * width + i], -(dy.data<float>()[i] + dy.data<float>()[2 * width + i]));
   }
   munmap(memory, bytes);
-}
-
-TEST(RowStep, WorksWhereTheParameterLies) {
-  Graph graph;
-  std::vector<Value*> operands;
-  for (const Dims& dims : {Dims{6, 2}, Dims{3, 2}, Dims{}, Dims{}})
-    operands.push_back(graph.add_input("", DType::f32, dims));
-  operands.push_back(graph.add_input("", DType::i64, {}));
-  for (int i = 0; i < 2; ++i) operands.push_back(graph.add_input("", DType::f32, {6, 2}));
-  operands.push_back(graph.add_input("", DType::i64, {3}));
-  Node* node = graph.add_node("graft", "AdamRows", operands, 3);
-  infer(*node);
-  using Pairs = std::vector<std::pair<int, int>>;
-  EXPECT_EQ(find_kernel(*node)->settle(*node, nullptr).in_place, (Pairs{{0, 0}, {1, 5}, {2, 6}}));
 }
 
 TEST(RowStep, RefusesBadIndicesAndShapes) {
