@@ -58,11 +58,17 @@ double flops(const Node& node) {
     return 2 * convolution(node.input(0), node.input(4)) + count_of(node.input(0)) + count_of(node.input(1));
   if (type == "Elementwise") return flops(*std::get<std::shared_ptr<Graph>>(node.attributes.at("body")));
   if (std::find(moves.begin(), moves.end(), type) != moves.end()) return 0;
+  if (steps_picked_rows_only(node)) return count_of(node.input(1));
   double largest = 0;
   for (const auto* operands : {&node.inputs, &node.outputs}) {
     for (const Value* value : *operands) largest = std::max(largest, count_of(value));
   }
   return largest;
+}
+
+bool steps_picked_rows_only(const Node& node) {
+  return node.domain == "graft" && node.type == "SgdRows" && node.real("momentum", 0) == 0 &&
+         node.real("weight_decay", 0) == 0;
 }
 
 double flops(const Graph& graph) {

@@ -1,7 +1,7 @@
 // Adam and AdamW as PyTorch steps them.
 #include <cmath>
 
-#include "ops/optimiser.h"
+#include "ops/row_step.h"
 
 // Compiled once for every instruction set.
 #undef HWY_TARGET_INCLUDE
@@ -48,7 +48,8 @@ HWY_INLINE void adam_vector(D d, const AdamTerms<T>& terms, const AdamArrays<T>&
       hn::MulAdd(hn::Mul(hn::Set(d, terms.fresh2), g), g, hn::Mul(hn::Set(d, terms.keep2), hn::LoadU(d, a.v + i)));
   const auto denominator = hn::MulAdd(hn::Sqrt(v), hn::Set(d, terms.unbias2), hn::Set(d, terms.eps));
   const auto update = hn::Div(hn::Mul(hn::Set(d, terms.step_size), m), denominator);
-  hn::StoreU(hn::Sub(hn::Mul(hn::Set(d, terms.keep), w), update), d, a.w_out + i);
+  // MulSub: whether compilers fuse a product and a difference hangs on the width of the vector.
+  hn::StoreU(hn::MulSub(hn::Set(d, terms.keep), w, update), d, a.w_out + i);
   hn::StoreU(m, d, a.m_out + i);
   hn::StoreU(v, d, a.v_out + i);
 }
@@ -98,10 +99,21 @@ struct AdamOptions {
   bool decoupled;
 };
 
-void infer_adam(Node& node) {
-  if (node.inputs.size() != 7) throw ModelError(node.where(), " wants 7 inputs, got ", node.inputs.size());
+template <size_t inputs>
+void check_adam(const Node& node) {
+  if (node.inputs.size() != inputs)
+    throw ModelError(node.where(), " wants ", inputs, " inputs, got ", node.inputs.size());
   AdamOptions check(node);
+}
+
+void infer_adam(Node& node) {
+  check_adam<7>(node);
   infer_step(node);
+}
+
+void infer_adam_rows(Node& node) {
+  check_adam<8>(node);
+  infer_row_step(node);
 }
 
 template <class T>
@@ -128,16 +140,18 @@ void step_range(const AdamTerms<double>& terms, const AdamArrays<double>& arrays
   HWY_DYNAMIC_DISPATCH(adam_f64)(terms, arrays, begin, end);
 }
 
+constexpr int64_t cost = 4;  // of an element
+
+template <class T>
+AdamArrays<T> arrays_of(const Binding& b) {
+  return {b.in<T>(0), b.in<T>(1), b.in<T>(5), b.in<T>(6), b.out<T>(0), b.out<T>(1), b.out<T>(2)};
+}
+
 template <class T>
 Kernel prepare_adam(const Node& node, const Binding& b) {
-  AdamArrays<T> arrays{b.in<T>(0), b.in<T>(1), b.in<T>(5), b.in<T>(6), b.out<T>(0), b.out<T>(1), b.out<T>(2)};
-  const T* scale = b.in<T>(2);
-  const T* lr = b.in<T>(3);
-  const auto* step = b.in<int64_t>(4);
   int64_t count = node.inputs[1]->layout.storage_count();
-  return [=, options = AdamOptions(node)](Stream&) {
-    auto terms = terms_of<T>(options, read_step_scalars(scale, lr, step));
-    constexpr int64_t cost = 4;
+  return [arrays = arrays_of<T>(b), now = ScalarOperands<T>(b), count, options = AdamOptions(node)](Stream&) {
+    auto terms = terms_of<T>(options, now.read());
     parallel_for(count, cost, [&](int64_t begin, int64_t end) { step_range(terms, arrays, begin, end); });
   };
 }
@@ -147,13 +161,37 @@ KernelFunctions adam_kernel() {
   return {propose_step, settle_step, prepare_adam<T>};
 }
 
+// The moments of all rows decay: all are stepped.
+template <class T>
+Kernel prepare_adam_rows(const Node& node, const Binding& b) {
+  return [a = arrays_of<T>(b), now = ScalarOperands<T>(b), gradient = RowGradient<T>(node, b),
+          options = AdamOptions(node)](Stream&) {
+    auto terms = terms_of<T>(options, now.read());
+    gradient.run(false, cost, [&](const T* g, int64_t begin, int64_t end) {
+      step_range(
+          terms,
+          AdamArrays<T>{a.w + begin, g, a.m + begin, a.v + begin, a.w_out + begin, a.m_out + begin, a.v_out + begin}, 0,
+          end - begin);
+    });
+  };
+}
+
+template <class T>
+KernelFunctions adam_rows_kernel() {
+  return {propose_plain, settle_row_step, prepare_adam_rows<T>};
+}
+
 }  // namespace
 
 std::vector<Op> adam_ops() {
   return {{.type = "Adam",
            .domain = "graft",
            .infer = infer_adam,
-           .cpu = {{DTypes::f32, adam_kernel<float>()}, {DTypes::f64, adam_kernel<double>()}}}};
+           .cpu = {{DTypes::f32, adam_kernel<float>()}, {DTypes::f64, adam_kernel<double>()}}},
+          {.type = "AdamRows",
+           .domain = "graft",
+           .infer = infer_adam_rows,
+           .cpu = {{DTypes::f32, adam_rows_kernel<float>()}, {DTypes::f64, adam_rows_kernel<double>()}}}};
 }
 
 }  // namespace graft

@@ -44,7 +44,7 @@ namespace {
 
 constexpr size_t w_slot = 0, g_slot = 1, scale_slot = 2, lr_slot = 3, step_slot = 4, first_moment_slot = 5;
 
-void require(bool holds, const Node& node, const char* what, const Value* got) {
+void require(bool holds, const Node& node, const std::string& what, const Value* got) {
   if (holds) return;
   if (!got) throw ModelError(node.where(), " ", what, ", got none");
   throw ModelError(node.where(), " ", what, ", got ", got->dtype, got->dims);
@@ -54,7 +54,9 @@ bool is_scalar(const Value* value, DType dtype) {
   return value && value->dtype == dtype && value->shaped() && value->count() == 1;
 }
 
-bool is_like(const Value* value, const Value& w) { return value && value->dtype == w.dtype && value->dims == w.dims; }
+bool is_like(const Value* value, const Value& w, const Dims& dims) {
+  return value && value->dtype == w.dtype && value->dims == dims;
+}
 
 void take_type(Value& result, const Value& from) {
   result.dtype = from.dtype;
@@ -65,20 +67,25 @@ void take_type(Value& result, const Value& from) {
 }  // namespace
 
 void infer_step(Node& node) {
+  infer_step(node, node.input(w_slot) ? node.inputs[w_slot]->dims : Dims{}, node.inputs.size());
+}
+
+void infer_step(Node& node, const Dims& gradient, size_t operands) {
   const Value* w = node.input(w_slot);
   require(w && is_float(w->dtype) && w->shaped(), node, "wants a floating-point parameter of known shape", w);
-  require(is_like(node.input(g_slot), *w), node, "wants a gradient of the parameter's type", node.input(g_slot));
+  require(is_like(node.input(g_slot), *w, gradient), node, cat("wants a gradient of type ", w->dtype, gradient),
+          node.input(g_slot));
   require(is_scalar(node.input(scale_slot), w->dtype), node, "wants a scalar scale", node.input(scale_slot));
   require(is_scalar(node.input(lr_slot), w->dtype), node, "wants a scalar learning rate", node.input(lr_slot));
   require(is_scalar(node.input(step_slot), DType::i64), node, "wants an int64 scalar step", node.input(step_slot));
-  if (node.outputs.size() + first_moment_slot != node.inputs.size() + 1) {
+  if (node.outputs.size() + first_moment_slot != operands + 1) {
     throw ModelError(node.where(), " has ", node.inputs.size(), " inputs and ", node.outputs.size(),
                      " outputs: one output is wanted for the parameter and one for each moment");
   }
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     if (i > 0) {
       const Value* moment = node.input(first_moment_slot + i - 1);
-      require(is_like(moment, *w), node, "wants moments of the parameter's type", moment);
+      require(is_like(moment, *w, w->dims), node, "wants moments of the parameter's type", moment);
     }
     if (node.outputs[i]) take_type(*node.outputs[i], *w);
   }

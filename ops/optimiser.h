@@ -11,6 +11,8 @@ namespace graft {
 
 // Sets the results' types after checking the operands; moments that are absent give absent results.
 void infer_step(Node& node);
+// The same with a gradient of other dims than the parameter's, and of the first `operands` only.
+void infer_step(Node& node, const Dims& gradient, size_t operands);
 std::vector<Candidate> propose_step(const Node& node);
 Settlement settle_step(const Node& node, const Settlement* forward);
 
@@ -22,8 +24,14 @@ struct StepScalars {
 };
 
 template <class T>
-StepScalars read_step_scalars(const T* scale, const T* lr, const int64_t* step) {
-  return {static_cast<double>(*scale), static_cast<double>(*lr), *step};
-}
+class ScalarOperands {
+ public:
+  explicit ScalarOperands(const Binding& b) : scale_(b.in<T>(2)), lr_(b.in<T>(3)), step_(b.in<int64_t>(4)) {}
+  StepScalars read() const { return {static_cast<double>(*scale_), static_cast<double>(*lr_), *step_}; }
+
+ private:
+  const T *scale_, *lr_;
+  const int64_t* step_;
+};
 
 }  // namespace graft

@@ -1,5 +1,8 @@
 // Stochastic gradient descent with momentum as PyTorch steps it.
-#include "ops/optimiser.h"
+#include <cmath>
+
+#include "ops/part.h"
+#include "ops/row_step.h"
 
 // Compiled once for every instruction set.
 #undef HWY_TARGET_INCLUDE
@@ -13,7 +16,7 @@ namespace graft {
 
 template <class T>
 struct SgdTerms {
-  T scale, l2;    // gradient = scale * g + l2 * w
+  T scale, l2;    // gradient = scale * g + l2 * w; without the second term where l2 is 0, whatever w is
   T keep, fresh;  // m' = keep * m + fresh * gradient
   T now, past;    // w' = w - now * gradient - past * m'
 };
@@ -34,7 +37,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <bool momentum, class D, class T>
 HWY_INLINE void sgd_vector(D d, const SgdTerms<T>& terms, const SgdArrays<T>& a, int64_t i) {
   auto w = hn::LoadU(d, a.w + i);
-  const auto g = hn::MulAdd(hn::Set(d, terms.scale), hn::LoadU(d, a.g + i), hn::Mul(hn::Set(d, terms.l2), w));
+  const auto decay = terms.l2 == 0 ? hn::Zero(d) : hn::Mul(hn::Set(d, terms.l2), w);
+  const auto g = hn::MulAdd(hn::Set(d, terms.scale), hn::LoadU(d, a.g + i), decay);
   w = hn::NegMulAdd(hn::Set(d, terms.now), g, w);
   if constexpr (momentum) {
     const auto m = hn::MulAdd(hn::Set(d, terms.keep), hn::LoadU(d, a.m + i), hn::Mul(hn::Set(d, terms.fresh), g));
@@ -92,14 +96,24 @@ struct SgdOptions {
   bool nesterov;
 };
 
-void infer_sgd(Node& node) {
+// `more`: operands behind the moments.
+void check_sgd(const Node& node, size_t more) {
   SgdOptions options(node);
-  size_t wanted = options.momentum > 0 ? 6 : 5;
+  size_t wanted = (options.momentum > 0 ? 6 : 5) + more;
   if (node.inputs.size() != wanted) {
     throw ModelError(node.where(), " wants ", wanted, " inputs with momentum ", options.momentum, ", got ",
                      node.inputs.size());
   }
+}
+
+void infer_sgd(Node& node) {
+  check_sgd(node, 0);
   infer_step(node);
+}
+
+void infer_sgd_rows(Node& node) {
+  check_sgd(node, 1);
+  infer_row_step(node);
 }
 
 template <class T>
@@ -122,16 +136,19 @@ void step_range(const SgdTerms<double>& terms, const SgdArrays<double>& arrays, 
   HWY_DYNAMIC_DISPATCH(sgd_f64)(terms, arrays, begin, end);
 }
 
+constexpr int64_t cost = 2;  // of an element
+
+template <class T>
+SgdArrays<T> arrays_of(const SgdOptions& options, const Binding& b) {
+  return {b.in<T>(0), b.in<T>(1), options.momentum > 0 ? b.in<T>(5) : nullptr, b.out<T>(0), b.out<T>(1)};
+}
+
 template <class T>
 Kernel prepare_sgd(const Node& node, const Binding& b) {
-  SgdArrays<T> arrays{b.in<T>(0), b.in<T>(1), b.in<T>(5), b.out<T>(0), b.out<T>(1)};
-  const T* scale = b.in<T>(2);
-  const T* lr = b.in<T>(3);
-  const auto* step = b.in<int64_t>(4);
+  SgdOptions options(node);
   int64_t count = node.inputs[1]->layout.storage_count();
-  return [=, options = SgdOptions(node)](Stream&) {
-    auto terms = terms_of<T>(options, read_step_scalars(scale, lr, step));
-    constexpr int64_t cost = 2;
+  return [=, arrays = arrays_of<T>(options, b), now = ScalarOperands<T>(b)](Stream&) {
+    auto terms = terms_of<T>(options, now.read());
     parallel_for(count, cost, [&](int64_t begin, int64_t end) { step_range(terms, arrays, begin, end); });
   };
 }
@@ -141,13 +158,45 @@ KernelFunctions sgd_kernel() {
   return {propose_step, settle_step, prepare_sgd<T>};
 }
 
+// Whether a gradient of zero leaves w as it is, minus zero included.
+template <class T>
+bool zero_moves_nothing(const SgdTerms<T>& terms) {
+  const T move = terms.now * (terms.scale * T{0} + T{0});
+  return terms.l2 == 0 && move == 0 && !std::signbit(move);
+}
+
+template <class T>
+Kernel prepare_sgd_rows(const Node& node, const Binding& b) {
+  SgdOptions options(node);
+  return [=, a = arrays_of<T>(options, b), now = ScalarOperands<T>(b), gradient = RowGradient<T>(node, b),
+          bytes = storage_bytes(*node.inputs[0])](Stream&) {
+    auto terms = terms_of<T>(options, now.read());
+    const bool touched_only = !a.m && zero_moves_nothing(terms);
+    if (touched_only && a.w != a.w_out) std::memcpy(a.w_out, a.w, static_cast<size_t>(bytes));
+    gradient.run(touched_only, cost, [&](const T* g, int64_t begin, int64_t end) {
+      T* m_out = a.m ? a.m_out + begin : nullptr;
+      step_range(terms, SgdArrays<T>{a.w + begin, g, a.m ? a.m + begin : nullptr, a.w_out + begin, m_out}, 0,
+                 end - begin);
+    });
+  };
+}
+
+template <class T>
+KernelFunctions sgd_rows_kernel() {
+  return {propose_plain, settle_row_step, prepare_sgd_rows<T>};
+}
+
 }  // namespace
 
 std::vector<Op> sgd_ops() {
   return {{.type = "Sgd",
            .domain = "graft",
            .infer = infer_sgd,
-           .cpu = {{DTypes::f32, sgd_kernel<float>()}, {DTypes::f64, sgd_kernel<double>()}}}};
+           .cpu = {{DTypes::f32, sgd_kernel<float>()}, {DTypes::f64, sgd_kernel<double>()}}},
+          {.type = "SgdRows",
+           .domain = "graft",
+           .infer = infer_sgd_rows,
+           .cpu = {{DTypes::f32, sgd_rows_kernel<float>()}, {DTypes::f64, sgd_rows_kernel<double>()}}}};
 }
 
 }  // namespace graft

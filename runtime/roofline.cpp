@@ -63,6 +63,11 @@ class Walk {
     else known->bytes = std::max(known->bytes, access.bytes);
   }
 
+  // Of `bytes` of a table, what a step moves.
+  static int64_t picked_bytes(const Node& node, int64_t bytes) {
+    return steps_picked_rows_only(node) ? std::min(bytes, bytes_of(*node.input(1))) : bytes;
+  }
+
   std::vector<Access> reads_of(const Node& node) const {
     std::vector<Access> reads;
     bool is_pick = std::find(picks.begin(), picks.end(), node.type) != picks.end();
@@ -70,6 +75,7 @@ class Walk {
       if (!node.inputs[i]) continue;
       Access read = access(*node.inputs[i]);
       if (is_pick && i == 0 && node.output(0)) read.bytes = std::min(read.bytes, bytes_of(*node.output(0)));
+      if (i == 0) read.bytes = picked_bytes(node, read.bytes);
       add(reads, read);
     }
     return reads;
@@ -80,7 +86,10 @@ class Walk {
     const auto& views = settlements_.at(&node).views;
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       bool view = std::any_of(views.begin(), views.end(), [&](auto pair) { return pair.first == static_cast<int>(i); });
-      if (node.outputs[i] && !view) add(writes, access(*node.outputs[i]));
+      if (!node.outputs[i] || view) continue;
+      Access write = access(*node.outputs[i]);
+      write.bytes = picked_bytes(node, write.bytes);
+      add(writes, write);
     }
     return writes;
   }

@@ -9,7 +9,8 @@
 //     arena that nobody will read again is simply forgotten, as its bytes are about to be used for another;
 //   - two steps are walked and the second one counts: what the step before left in the cache is still there.
 // Values count with the bytes that they take as they lie, padding included. Views cost nothing, a result in the bytes
-// of an operand is one value with it. Nodes that pick (Gather, Slice, ...) read no more than they give.
+// of an operand is one value with it. Nodes that pick (Gather, Slice, ...) read no more than they give; steps
+// of picked rows that leave the others alone move no more of the table than dy has.
 #pragma once
 
 #include "runtime/machine.h"

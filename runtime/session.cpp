@@ -172,6 +172,7 @@ Program* Session::cached(const std::string& key) {
 void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch) const {
   graph.prune();
   fuse(graph, options_.disabled);
+  if (!options_.disabled.count("sparse_gradients")) sparse_gradients(graph);
   graph.sort();
   if (watch) watch("fuse", graph);
   std::map<std::string, Layout> masters;

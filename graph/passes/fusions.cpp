@@ -1,4 +1,4 @@
-// What can be switched off, by name: the patterns of recognise, and what fuse, lay_out and join_sums may do.
+// What can be switched off, by name: the patterns of recognise, and what passes behind it may do.
 #include <algorithm>
 #include <sstream>
 
@@ -23,6 +23,7 @@ const std::vector<std::string>& fusion_names() {
       "merge_transposes",
       "merge_equal",
       "product_bias",
+      "sparse_gradients",
       "winograd",
       // behind lay_out
       "join_sums",

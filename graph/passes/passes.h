@@ -68,6 +68,10 @@ std::vector<Value*> differentiate(Graph& graph, const std::vector<Value*>& targe
 // Merges equal nodes, removes identities, lets products take in the vector behind them.
 void fuse(Graph& graph, const std::set<std::string>& disabled = {});
 
+// "sparse_gradients": an optimiser's step whose gradient is that of picked rows alone takes the rows and their indices.
+// Returns how many.
+int sparse_gradients(Graph& graph);
+
 // Marks the nodes that depend on constants and unwritten states only: they run when states are bound, not every step.
 void split_prologue(Graph& graph);
 

@@ -44,6 +44,15 @@ TEST(Flops, OtherNodesCountElementsAndMovesNothing) {
   EXPECT_EQ(flops(*node(g, "", "Transpose", {shaped(g, {3, 4})}, {4, 3})), 0);
 }
 
+TEST(Flops, StepsOfPickedRowsCountThoseThatTheyStep) {
+  Graph g;
+  std::vector<Value*> operands{shaped(g, {9, 4}), shaped(g, {2, 4})};
+  EXPECT_EQ(flops(*node(g, "graft", "SgdRows", operands, {9, 4})), 8);
+  EXPECT_EQ(flops(*node(g, "graft", "SgdRows", operands, {9, 4}, {{"momentum", 0.9}})), 36);
+  EXPECT_EQ(flops(*node(g, "graft", "SgdRows", operands, {9, 4}, {{"weight_decay", 0.1}})), 36);
+  EXPECT_EQ(flops(*node(g, "graft", "AdamRows", operands, {9, 4})), 36);
+}
+
 TEST(Flops, OfAGraphAreThoseOfItsSteps) {
   Graph g;
   Node* first = node(g, "", "Relu", {shaped(g, {5})}, {5});

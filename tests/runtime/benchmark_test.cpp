@@ -100,7 +100,7 @@ TEST(Benchmark, TimesATrainingStepNodeByNode) {
   }
   EXPECT_NEAR(grouped, sum, 1e-12);
   EXPECT_EQ((nodes[{"Gather", Direction::forward}]), 1);
-  EXPECT_EQ((nodes[{"Adam", Direction::optimiser}]), 2);
+  EXPECT_EQ((nodes[{"Adam", Direction::optimiser}] + nodes[{"AdamRows", Direction::optimiser}]), 2);
 }
 
 TEST(Benchmark, RecordsAStepInItsOrder) {

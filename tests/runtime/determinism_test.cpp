@@ -150,7 +150,8 @@ std::vector<Kernel> large_kernels() {
           {"graft", "SoftmaxCrossEntropy", {x, labels}, 2},
           {"graft", "SquaredError", {x, y}, 2},
           {"graft", "Sgd", {x, y, one, one, step, y}, 2, {{"momentum", 0.9}}},
-          {"graft", "Adam", {x, y, one, one, step, y, y}, 3}};
+          {"graft", "Adam", {x, y, one, one, step, y, y}, 3},
+          {"graft", "Adam", {x, y, one, one, step, y, y}, 3, {{"weight_decay", 0.1}, {"decoupled", int64_t{1}}}}};
 }
 
 TEST(DeterminismOfKernels, OurOwnGiveTheSameBitsForAnyNumberOfThreads) {

@@ -159,6 +159,15 @@ std::unique_ptr<Graph> regions() {
   return b.end(b.convolution(b.call("LeakyRelu", {h}), channels, channels, 1));
 }
 
+// Rows of a table, picked more than once and from the end too.
+std::unique_ptr<Graph> embedding() {
+  constexpr int64_t rows = 11, width = 8;
+  Builder b;
+  Value* ids = b.call("Cast", {b.call("Mul", {b.input({0, 6}), b.number(5)})}, {{"to", int64_t{7}}});
+  Value* h = b.call("Tanh", {b.call("Gather", {b.weight({rows, width}), ids})});
+  return b.end(b.call("MatMul", {h, b.weight({width, 4})}));
+}
+
 struct Network {
   std::string name;
   std::unique_ptr<Graph> (*make)() = nullptr;  // nullptr: a recorded one
@@ -191,7 +200,8 @@ const std::vector<Network>& networks() {
        {"layer_normalization", "softmax", "attention", "gelu", "merge_transposes", "merge_equal", "remove_identities"}},
       {"products", products, {3, 6, 8}, {3, 5, 4}, {"product_bias"}},
       {"regions", regions, {3, 3, 9, 7}, {3, 19, 9, 7}, {"elementwise"}},
-      {"gates", gates, {5, 12}, {5, 7}, {"swish", "mish"}}};
+      {"gates", gates, {5, 12}, {5, 7}, {"swish", "mish"}},
+      {"embedding", embedding, {3, 6}, {3, 6, 4}, {"sparse_gradients"}}};
   return all;
 }
 
@@ -379,6 +389,63 @@ TEST_F(FusionTest, TheEnvironmentSwitchesThemOff) {
   EXPECT_EQ(text.find("Mish"), std::string::npos) << text;
   EXPECT_EQ(text.find("Swish"), std::string::npos) << text;
   EXPECT_NE(Session(gates(), {}).text_after("recognise", {{"x", {5, 12}}}, nullptr).find("Mish"), std::string::npos);
+}
+
+// Unlike other fusions, sparse gradients change no bit, and only where nothing else reads the gradient.
+TEST_F(FusionTest, AnEmbeddingTrainsToTheSameBits) {
+  const Dims x_dims = {3, 6}, y_dims = {3, 6, 4};
+  struct Rule {
+    OptimiserType type;
+    double momentum, weight_decay;
+  };
+  auto trained = [&](const Rule& rule, DType dtype, const std::string& disabled, int threads) {
+    const int before = thread_count();
+    set_thread_count(threads);
+    Session session(embedding(), {}, {.double_precision = dtype == DType::f64, .disabled = {disabled}});
+    TrainingOptions options;
+    options.loss.type = LossType::mse;
+    options.optimiser.type = rule.type;
+    options.optimiser.momentum = rule.momentum;
+    options.optimiser.weight_decay = rule.weight_decay;
+    options.trainable = session.parameters();
+    auto programs = session.training({{"x", x_dims}}, options);
+    for (unsigned i = 0; i < 5; ++i) {
+      Tensor x = random_tensor(DType::f32, x_dims, i).cast(dtype);
+      test::train_step(programs, x, random_tensor(dtype, y_dims, i + 5), 0.1);
+    }
+    EXPECT_EQ(programs.step->counters().allocations, 0);
+    set_thread_count(before);
+    return test::states(session.store());
+  };
+  using enum OptimiserType;
+  for (const Rule& rule : {Rule{adam, 0, 0},
+                           {adam, 0, 0.1},
+                           {adamw, 0, 0.1},
+                           {sgd, 0, 0},
+                           {sgd, 0, 0.1},
+                           {sgd, 0.9, 0},
+                           {sgd, 0.9, 0.1}}) {
+    for (DType dtype : {DType::f32, DType::f64}) {
+      Tensors wanted = trained(rule, dtype, "sparse_gradients", 1);
+      for (int threads : {1, 2}) test::expect_same_bits(trained(rule, dtype, "", threads), wanted);
+    }
+  }
+}
+
+TEST_F(FusionTest, GradientsThatAreClippedOrAccumulatedAreWhole) {
+  auto text = [](double clip_norm, bool accumulate) {
+    Session session(embedding(), {});
+    TrainingOptions options;
+    options.loss.type = LossType::mse;
+    options.clip_norm = clip_norm;
+    options.accumulate = accumulate;
+    options.trainable = session.parameters();
+    return session.text_after("lay_out", {{"x", {3, 6}}}, &options);
+  };
+  auto has = [](const std::string& all, const char* part) { return all.find(part) != std::string::npos; };
+  EXPECT_TRUE(has(text(0, false), "AdamRows") && !has(text(0, false), "GatherGrad"));
+  EXPECT_TRUE(has(text(1, false), "GatherGrad") && !has(text(1, false), "AdamRows"));
+  EXPECT_TRUE(has(text(0, true), "GatherGrad") && !has(text(0, true), "AdamRows"));
 }
 
 TEST_F(FusionTest, PartsOfAResidualNetworkTrainTheSame) {

@@ -148,6 +148,23 @@ TEST(Roofline, NodesThatPickReadNoMoreThanTheyGive) {
   EXPECT_EQ(s.walk(64 * kib).nodes[0].read_bytes, 2 * kib + 16);
 }
 
+TEST(Roofline, StepsOfPickedRowsMoveThoseAlone) {
+  for (double momentum : {0.0, 0.9}) {
+    Steps s;
+    Value* table = s.graph.add_state("table", StateKind::parameter, DType::f32, {1000, 256});
+    Value* dy = s.graph.add_input("dy", DType::f32, {2, 256});
+    Value* updated = s.node("SgdRows", {table, dy}, {1000, 256});
+    updated->producer->domain = "graft";
+    updated->producer->attributes["momentum"] = momentum;
+    s.settlements[updated->producer].in_place = {{0, 0}};
+    s.graph.bind_state(table, updated);
+    const int64_t moved = (momentum == 0 ? 2 : 1000) * kib;
+    NodeLimit limit = s.walk(64 * kib).nodes[0];
+    EXPECT_EQ(limit.read_bytes, moved + 2 * kib) << momentum;
+    EXPECT_EQ(limit.written_bytes, moved) << momentum;
+  }
+}
+
 TEST(Roofline, CountsPaddingAndTakesTheRateOfTheDtype) {
   Steps s;
   Graph& graph = s.graph;
