@@ -9,9 +9,7 @@
 #include "importers/data/input_file.h"
 #include "runtime/durable_file.h"
 
-namespace arrow::util {
-class Decompressor;
-}
+struct z_stream_s;
 
 namespace graft {
 
@@ -45,9 +43,8 @@ class ZipStream {
   int64_t packed_left_ = 0;
   int64_t remaining_ = 0;
   uint32_t crc_ = 0;
-  std::shared_ptr<arrow::util::Decompressor> decompressor_;
+  std::unique_ptr<z_stream_s, void (*)(z_stream_s*)> inflater_;  // of a deflated member; it reads buffer_
   std::vector<uint8_t> buffer_;
-  size_t buffer_begin_ = 0;
 };
 
 // Writes stored members one after the other. The checksum comes first in the format, so each member is given whole,
