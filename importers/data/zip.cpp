@@ -146,11 +146,6 @@ void check_sizes(const InputFile& file, const std::vector<ZipMember>& members) {
   }
 }
 
-void end_inflate(z_stream* stream) {
-  inflateEnd(stream);
-  delete stream;
-}
-
 }  // namespace
 
 std::vector<ZipMember> read_zip_directory(const InputFile& file) {
@@ -165,21 +160,24 @@ std::vector<ZipMember> read_zip_directory(const InputFile& file) {
   return members;
 }
 
+struct ZipStream::Inflater {
+  Inflater() {
+    if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) throw std::bad_alloc();  // negative: no header of zlib's own
+  }
+  ~Inflater() { inflateEnd(&stream); }
+  Inflater(const Inflater&) = delete;
+  Inflater& operator=(const Inflater&) = delete;
+  z_stream stream{};
+};
+
 ZipStream::ZipStream(const InputFile& file, const ZipMember& member)
-    : file_(file),
-      member_(member),
-      packed_left_(member.packed),
-      remaining_(member.unpacked),
-      inflater_(nullptr, end_inflate) {
+    : file_(file), member_(member), packed_left_(member.packed), remaining_(member.unpacked) {
   auto header = read_bytes(file, member.header, local_bytes);
   if (load_little<uint32_t>(header.data()) != local_signature)
     broken(file, "member \"", member.name, "\" has no header");
   offset_ = member.header + local_bytes + load_little<uint16_t>(&header[26]) + load_little<uint16_t>(&header[28]);
   if (offset_ > file.size() - member.packed) broken(file, "member \"", member.name, "\" lies outside the file");
-  if (member.method == 8) {
-    inflater_.reset(new z_stream{});
-    if (inflateInit2(inflater_.get(), -MAX_WBITS) != Z_OK) throw std::bad_alloc();  // negative: no header of zlib's own
-  }
+  if (member.method == 8) inflater_ = std::make_shared<Inflater>();
 }
 
 void ZipStream::read(void* out, int64_t bytes) {
@@ -198,7 +196,7 @@ void ZipStream::read(void* out, int64_t bytes) {
 
 void ZipStream::inflate(uint8_t* out, int64_t bytes) {
   constexpr int64_t chunk = int64_t{1} << 18;
-  z_stream& stream = *inflater_;
+  z_stream& stream = inflater_->stream;
   while (bytes > 0) {
     if (stream.avail_in == 0 && packed_left_ > 0) {
       int64_t size = std::min(chunk, packed_left_);

@@ -9,8 +9,6 @@
 #include "importers/data/input_file.h"
 #include "runtime/durable_file.h"
 
-struct z_stream_s;
-
 namespace graft {
 
 struct ZipMember {
@@ -35,6 +33,7 @@ class ZipStream {
   void finish();
 
  private:
+  struct Inflater;
   void inflate(uint8_t* out, int64_t bytes);
 
   const InputFile& file_;
@@ -43,7 +42,7 @@ class ZipStream {
   int64_t packed_left_ = 0;
   int64_t remaining_ = 0;
   uint32_t crc_ = 0;
-  std::unique_ptr<z_stream_s, void (*)(z_stream_s*)> inflater_;  // of a deflated member; it reads buffer_
+  std::shared_ptr<Inflater> inflater_;  // of a deflated member; it reads buffer_
   std::vector<uint8_t> buffer_;
 };
 
