@@ -27,7 +27,9 @@ install(FILES ${CMAKE_BINARY_DIR}/graftConfig.cmake ${CMAKE_BINARY_DIR}/graftCon
 if(TARGET graft_command)
   # oneDNN and Arrow lie where scripts/setup put them; below the sources, where INSTALL_RPATH_USE_LINK_PATH would not look.
   get_filename_component(arrow_dir ${ARROW_LIBRARY} DIRECTORY)
-  set_target_properties(graft_command PROPERTIES INSTALL_RPATH "${GRAFT_DEPS}/venv/lib;${arrow_dir}")
+  set_target_properties(graft_command PROPERTIES INSTALL_RPATH "${GRAFT_DEPS}/venv/lib")
+  set_target_properties(graft_tables PROPERTIES INSTALL_RPATH "${arrow_dir}")
   install(TARGETS graft_command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(TARGETS graft_images graft_tables LIBRARY DESTINATION lib/graft)  # as importers/data/module.cpp has it
 endif()
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/graft)

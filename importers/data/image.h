@@ -8,6 +8,8 @@
 
 namespace graft {
 
+inline constexpr int64_t largest_side = 1 << 16;  // of what a model takes
+
 // ImageOptions with every choice made.
 struct ImageFormat {
   int64_t height = 0, width = 0, channels = 3;

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <opencv2/core/utility.hpp>
 #include <set>
 
 #include "importers/data/image.h"
 #include "importers/data/input_file.h"
+#include "importers/data/module.h"
 
 namespace graft {
 namespace fs = std::filesystem;
@@ -74,8 +74,7 @@ class ImageFolder : public Dataset {
     format_ = image_format(options.images, input);
     list(options);
     check(options);
-    // Samples are read by several threads already.
-    cv::setNumThreads(1);
+    image_module();  // fails here rather than in the middle of a run
   }
 
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }

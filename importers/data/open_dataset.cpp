@@ -5,8 +5,8 @@
 
 #include "importers/data/data_card.h"
 #include "importers/data/image_folder.h"
+#include "importers/data/module.h"
 #include "importers/data/npz_dataset.h"
-#include "importers/data/table.h"
 
 namespace graft {
 namespace fs = std::filesystem;
@@ -16,7 +16,9 @@ bool is_card(const std::string& extension) { return extension == ".yaml" || exte
 
 std::unique_ptr<Dataset> open_data(const std::string& path, const std::string& extension,
                                    const DatasetOptions& options) {
-  if (extension == ".csv" || extension == ".tsv" || extension == ".parquet") return open_table(path, options);
+  if (extension == ".csv" || extension == ".tsv" || extension == ".parquet") {
+    return table_module().open(path, options);
+  }
   if (extension == ".npz") return open_npz(path, options);
   if (extension == ".jsonl") {
     throw UnsupportedError(

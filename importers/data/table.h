@@ -6,8 +6,6 @@
 #include <vector>
 
 #include "graph/tensor.h"
-#include "importers/data/options.h"
-#include "runtime/training/dataset.h"
 
 namespace arrow {
 class ChunkedArray;
@@ -47,8 +45,5 @@ class Table {
   std::vector<std::string> columns_;
   std::shared_ptr<arrow::Table> table_;
 };
-
-// Numeric columns as inputs, see DatasetOptions.
-std::unique_ptr<Dataset> open_table(const std::string& path, const DatasetOptions& options);
 
 }  // namespace graft

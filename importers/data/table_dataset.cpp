@@ -1,6 +1,8 @@
+// The module graft_tables: this file with table.cpp and table_file.cpp, all that Arrow does, and labels.cpp.
 #include <algorithm>
 
 #include "importers/data/array_dataset.h"
+#include "importers/data/module.h"
 #include "importers/data/table.h"
 
 namespace graft {
@@ -146,8 +148,6 @@ Labels make_labels(const Table& table, const std::string& column, const DatasetO
   return labels;
 }
 
-}  // namespace
-
 std::unique_ptr<Dataset> open_table(const std::string& path, const DatasetOptions& options) {
   Table table(path);
   std::string label = find_label(table, options);
@@ -159,4 +159,10 @@ std::unique_ptr<Dataset> open_table(const std::string& path, const DatasetOption
   return std::make_unique<ArrayDataset>(path, "row", std::move(inputs), std::move(labels), std::move(bad));
 }
 
+}  // namespace
 }  // namespace graft
+
+extern "C" const graft::TableModule* graft_tables() {
+  static constexpr graft::TableModule module{graft::open_table};
+  return &module;
+}

@@ -1,11 +1,12 @@
 #include "importers/data/zip.h"
 
-#include <arrow/util/compression.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <limits>
+#include <new>
 
 #include "graph/dtype.h"
 #include "graph/error.h"
@@ -159,6 +160,16 @@ std::vector<ZipMember> read_zip_directory(const InputFile& file) {
   return members;
 }
 
+struct ZipStream::Inflater {
+  Inflater() {
+    if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) throw std::bad_alloc();  // negative: no header of zlib's own
+  }
+  ~Inflater() { inflateEnd(&stream); }
+  Inflater(const Inflater&) = delete;
+  Inflater& operator=(const Inflater&) = delete;
+  z_stream stream{};
+};
+
 ZipStream::ZipStream(const InputFile& file, const ZipMember& member)
     : file_(file), member_(member), packed_left_(member.packed), remaining_(member.unpacked) {
   auto header = read_bytes(file, member.header, local_bytes);
@@ -166,22 +177,14 @@ ZipStream::ZipStream(const InputFile& file, const ZipMember& member)
     broken(file, "member \"", member.name, "\" has no header");
   offset_ = member.header + local_bytes + load_little<uint16_t>(&header[26]) + load_little<uint16_t>(&header[28]);
   if (offset_ > file.size() - member.packed) broken(file, "member \"", member.name, "\" lies outside the file");
-  if (member.method == 8) {
-    arrow::util::GZipCodecOptions options;
-    options.gzip_format = arrow::util::GZipFormat::DEFLATE;
-    auto codec = arrow::util::Codec::Create(arrow::Compression::GZIP, options);
-    if (!codec.ok()) throw UnsupportedError("this build of Arrow cannot inflate: ", codec.status().ToString());
-    auto decompressor = (*codec)->MakeDecompressor();
-    if (!decompressor.ok()) throw DeviceError("cannot inflate: ", decompressor.status().ToString());
-    decompressor_ = *decompressor;
-  }
+  if (member.method == 8) inflater_ = std::make_shared<Inflater>();
 }
 
 void ZipStream::read(void* out, int64_t bytes) {
   if (bytes < 0 || bytes > remaining_) {
     broken(file_, "member \"", member_.name, "\" has ", remaining_, " bytes left, ", bytes, " are wanted");
   }
-  if (decompressor_) {
+  if (inflater_) {
     inflate(static_cast<uint8_t*>(out), bytes);
   } else {
     file_.read(offset_, out, bytes);
@@ -193,25 +196,32 @@ void ZipStream::read(void* out, int64_t bytes) {
 
 void ZipStream::inflate(uint8_t* out, int64_t bytes) {
   constexpr int64_t chunk = int64_t{1} << 18;
+  z_stream& stream = inflater_->stream;
   while (bytes > 0) {
-    if (buffer_begin_ == buffer_.size() && packed_left_ > 0) {
+    if (stream.avail_in == 0 && packed_left_ > 0) {
       int64_t size = std::min(chunk, packed_left_);
       buffer_.resize(static_cast<size_t>(size));
       file_.read(offset_, buffer_.data(), size);
       offset_ += size;
       packed_left_ -= size;
-      buffer_begin_ = 0;
+      stream.next_in = buffer_.data();
+      stream.avail_in = static_cast<uInt>(size);
     }
-    auto result = decompressor_->Decompress(static_cast<int64_t>(buffer_.size() - buffer_begin_),
-                                            buffer_.data() + buffer_begin_, std::min(bytes, chunk * 64), out);
-    if (!result.ok()) broken(file_, "member \"", member_.name, "\": ", result.status().message());
-    bool stuck = result->bytes_read == 0 && result->bytes_written == 0;
-    if (stuck || (result->bytes_written < bytes && decompressor_->IsFinished())) {
+    int64_t room = std::min(bytes, chunk * 64);
+    stream.next_out = out;
+    stream.avail_out = static_cast<uInt>(room);
+    int status = ::inflate(&stream, Z_NO_FLUSH);
+    if (status == Z_MEM_ERROR) throw std::bad_alloc();
+    if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) {
+      broken(file_, "member \"", member_.name, "\": ", stream.msg ? stream.msg : "its compressed data are damaged");
+    }
+    int64_t written = room - stream.avail_out;
+    out += written;
+    bytes -= written;
+    // Z_BUF_ERROR: nothing came in and nothing went out.
+    if (bytes > 0 && (status == Z_STREAM_END || status == Z_BUF_ERROR)) {
       broken(file_, "the compressed data of member \"", member_.name, "\" ends early");
     }
-    buffer_begin_ += static_cast<size_t>(result->bytes_read);
-    out += result->bytes_written;
-    bytes -= result->bytes_written;
   }
 }
 
@@ -221,32 +231,8 @@ void ZipStream::finish() {
 }
 
 uint32_t zip_crc(uint32_t crc, const void* data, int64_t bytes) {
-  // Eight tables take eight bytes a turn.
-  using Tables = std::array<std::array<uint32_t, 256>, 8>;
-  static const auto tables = [] {
-    Tables t{};
-    for (uint32_t i = 0; i < 256; ++i) {
-      uint32_t value = i;
-      for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1) ? 0xedb88320U : 0U);
-      t[0][i] = value;
-    }
-    for (size_t k = 1; k < 8; ++k) {
-      for (size_t i = 0; i < 256; ++i) t[k][i] = (t[k - 1][i] >> 8) ^ t[0][t[k - 1][i] & 0xff];
-    }
-    return t;
-  }();
-  const auto* at = static_cast<const uint8_t*>(data);
-  crc = ~crc;
-  for (; bytes >= 8; bytes -= 8, at += 8) {
-    uint32_t low = load_little<uint32_t>(at) ^ crc;
-    uint32_t high = load_little<uint32_t>(at + 4);
-    crc = 0;
-    for (size_t k = 0; k < 4; ++k) {
-      crc ^= tables[7 - k][(low >> (8 * k)) & 0xff] ^ tables[3 - k][(high >> (8 * k)) & 0xff];
-    }
-  }
-  for (; bytes > 0; --bytes, ++at) crc = (crc >> 8) ^ tables[0][(crc ^ *at) & 0xff];
-  return ~crc;
+  if (bytes == 0) return crc;  // where zlib takes a null pointer for a beginning
+  return static_cast<uint32_t>(crc32_z(crc, static_cast<const Bytef*>(data), static_cast<size_t>(bytes)));
 }
 
 }  // namespace graft

@@ -9,10 +9,6 @@
 #include "importers/data/input_file.h"
 #include "runtime/durable_file.h"
 
-namespace arrow::util {
-class Decompressor;
-}
-
 namespace graft {
 
 struct ZipMember {
@@ -37,6 +33,7 @@ class ZipStream {
   void finish();
 
  private:
+  struct Inflater;
   void inflate(uint8_t* out, int64_t bytes);
 
   const InputFile& file_;
@@ -45,9 +42,8 @@ class ZipStream {
   int64_t packed_left_ = 0;
   int64_t remaining_ = 0;
   uint32_t crc_ = 0;
-  std::shared_ptr<arrow::util::Decompressor> decompressor_;
+  std::shared_ptr<Inflater> inflater_;  // of a deflated member; it reads buffer_
   std::vector<uint8_t> buffer_;
-  size_t buffer_begin_ = 0;
 };
 
 // Writes stored members one after the other. The checksum comes first in the format, so each member is given whole,
