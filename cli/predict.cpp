@@ -165,7 +165,8 @@ std::unique_ptr<PredictionFile> open_predictions(const std::string& path, const 
 }
 
 std::vector<std::pair<std::string, Tensor>> outputs_of(Session& session, const Batch& batch) {
-  Program& program = session.forward(dims_of(batch), Mode::infer);
+  std::shared_ptr<Program> shared = session.forward(dims_of(batch), Mode::infer);
+  Program& program = *shared;
   set_inputs(program, batch);
   program.run();
   std::vector<std::pair<std::string, Tensor>> outputs;
