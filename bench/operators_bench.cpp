@@ -19,7 +19,8 @@ void run_case(benchmark::State& state, const OperatorCase& given, bool backward)
   Session session(graph_of(given), function_body_graph);
   std::map<std::string, Dims> dims;
   for (const Value* input : session.graph().inputs) dims[input->name] = input->dims;
-  Program& program = backward ? session.vjp(dims, Mode::train) : session.forward(dims, Mode::infer);
+  auto shared = backward ? session.vjp(dims, Mode::train) : session.forward(dims, Mode::infer);
+  Program& program = *shared;
   set_synthetic_inputs(program, session, {});
   program.run();
   for ([[maybe_unused]] auto _ : state) program.run();

@@ -40,7 +40,8 @@ void run_step(benchmark::State& state, Session& session, int64_t batch) {
   }
   TrainingOptions training;
   training.trainable = session.parameters();
-  Program& program = *session.training(dims, training).step;
+  TrainingPrograms programs = session.training(dims, training);
+  Program& program = *programs.step;
   set_synthetic_inputs(program, session, training.loss);
   program.run();
   for ([[maybe_unused]] auto _ : state) program.run();

@@ -80,7 +80,8 @@ std::vector<CaseTime> time_case(const OperatorCase& given, const OpsOptions& opt
   Session session(graph_of(given), function_body_graph, session_options(options));
   std::map<std::string, Dims> dims;
   for (const Value* input : session.graph().inputs) dims[input->name] = input->dims;
-  Program& program = options.backward ? session.vjp(dims, Mode::train) : session.forward(dims, Mode::infer);
+  auto shared = options.backward ? session.vjp(dims, Mode::train) : session.forward(dims, Mode::infer);
+  Program& program = *shared;
   set_synthetic_inputs(program, session, {});
   StepTimes times = time_steps(program, {.seconds = options.seconds, .rounds = 3});
   std::vector<OperatorTime> operators = by_operator(roofline(program, limits), times.node_seconds);
@@ -132,14 +133,14 @@ void bench_cases(const OpsOptions& options) {
 
 // --- The nodes of a model ---
 
-Program& compile(Session& session, const OpsOptions& options, TrainingOptions& training) {
+std::shared_ptr<Program> compile(Session& session, const OpsOptions& options, TrainingOptions& training) {
   auto dims = input_dims(session.graph(), options.batch, parse_dims(options.dims));
   if (!options.backward) return session.forward(dims, Mode::infer);
   training.trainable = session.match({}, {});
   if (training.trainable.empty()) throw UsageError("the model has no parameters to train: leave --backward out");
   training.loss.type = usual_loss(session.graph());
   try {
-    return *session.training(dims, training).step;
+    return session.training(dims, training).step;
   } catch (const UnsupportedError&) {
     require_trainable(session, dims, training);
     throw;
@@ -202,7 +203,8 @@ std::string losses_text(const Roofline& roofline, const std::vector<double>& sec
 void bench_model(const OpsOptions& options) {
   ModelSession model = ModelSession::open(options.model, session_options(options));
   TrainingOptions training;
-  Program& program = compile(model.session(), options, training);
+  std::shared_ptr<Program> compiled = compile(model.session(), options, training);
+  Program& program = *compiled;
   set_synthetic_inputs(program, model.session(), training.loss);
   Machine machine = measure();
   Roofline limits = roofline(program, machine.limits);

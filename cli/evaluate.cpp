@@ -78,8 +78,10 @@ void run(const Switches& switches, TrainConfig& config, const std::string& confi
   auto names = wanted_metrics(switches, loss.type);
   ModelSession model = ModelSession::open(switches.model);
   auto dataset = open_dataset(switches.data, config.dataset_options(model.session()));
-  Loader loader(*dataset, all_indices(*dataset), config.loader_options());
+  auto compile = [&](const auto& dims) { return model.session().evaluation(dims, loss, config.output); };
+  Loader loader(*dataset, all_indices(*dataset), config.loader_options(model.session(), *dataset, compile));
   Progress progress({.style = parse_log_style(switches.log)});
+  if (loader.buckets()) progress.note(to_text(*loader.buckets()));
   Bootstrap bootstrap(loss);
   int64_t batches = 0;
   EvaluationOptions options{loss, config.output, {}};

@@ -165,7 +165,8 @@ std::unique_ptr<PredictionFile> open_predictions(const std::string& path, const 
 }
 
 std::vector<std::pair<std::string, Tensor>> outputs_of(Session& session, const Batch& batch) {
-  Program& program = session.forward(dims_of(batch), Mode::infer);
+  std::shared_ptr<Program> shared = session.forward(dims_of(batch), Mode::infer);
+  Program& program = *shared;
   set_inputs(program, batch);
   program.run();
   std::vector<std::pair<std::string, Tensor>> outputs;
@@ -187,8 +188,10 @@ void run(const Switches& switches, TrainConfig& config, const std::string& confi
   options.class_names.clear();  // labels, where there are any, do not matter
   auto dataset = open_dataset(switches.data, options);
   auto file = open_predictions(switches.out, *dataset, config.classes);
-  Loader loader(*dataset, all_indices(*dataset), config.loader_options());
+  auto compile = [&](const auto& dims) { return model.session().forward(dims, Mode::infer); };
+  Loader loader(*dataset, all_indices(*dataset), config.loader_options(model.session(), *dataset, compile));
   Progress progress({.style = parse_log_style(switches.log)});
+  if (loader.buckets()) progress.note(to_text(*loader.buckets()));
   double begin = seconds_now();
   int64_t batches = 0, samples = 0;
   Batch batch;

@@ -63,7 +63,8 @@ class Run {
       : options_(options), model_(ModelSession::open(options.model, session_options(options))) {}
 
   void operator()() {
-    Program& program = compile(input_dims());
+    std::shared_ptr<Program> compiled = compile(input_dims());
+    Program& program = *compiled;
     set_inputs(program);
     double start = seconds_now();
     program.run();
@@ -106,7 +107,7 @@ class Run {
     return dims;
   }
 
-  Program& compile(const std::map<std::string, Dims>& dims) {
+  std::shared_ptr<Program> compile(const std::map<std::string, Dims>& dims) {
     Mode mode = options_.mode == "train" ? Mode::train : Mode::infer;
     return options_.cotangents.empty() ? model_.session().forward(dims, mode) : model_.session().vjp(dims, mode);
   }

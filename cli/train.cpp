@@ -204,6 +204,7 @@ class TrainRun {
     progress.note(fmt::format("training {} of {} parameters ({} numbers) on {} samples, validation on {}, {} updates",
                               trainable_.size(), model_->session().parameters().size(), numbers, split_.train.size(),
                               split_.validation.size(), trainer.total_steps()));
+    if (trainer.buckets()) progress.note(to_text(*trainer.buckets()));
     if (saved_) {
       const auto& at = saved_->checkpoint.progress;
       progress.note(fmt::format("going on behind epoch {}, update {}", at.epoch, at.step));

@@ -76,6 +76,8 @@ TrainConfig::TrainConfig() {
   add("patience", &patience, "Epochs without gain before the run ends; 0: never early", "0");
   add("on-bad-sample", &on_bad_sample, "What to do with a sample that cannot be read", "fail|skip", {"fail", "skip"});
   add("loader-threads", &loader_threads, "Threads that read samples", "1");
+  add("length-buckets", &length_buckets, "Cut batches of token sequences to the next of a few lengths", "on|off",
+      {"on", "off"});
   add("size", &size, "Images are resized to this; the model's own size unless given", "HxW");
   add("layout", &layout, "Images for the model", "nchw|nhwc", {"nchw", "nhwc"});
   add("color", &color, "Images for the model", "rgb|bgr|grey", {"rgb", "bgr", "grey"});
@@ -138,15 +140,18 @@ TrainerOptions TrainConfig::trainer_options() const {
   if (loader_threads < 1 || loader_threads > 256)
     throw UsageError("--loader-threads wants 1 to 256, got ", loader_threads);
   options.loader_threads = static_cast<int>(loader_threads);
+  options.length_buckets = length_buckets == "on";
   return options;
 }
 
-LoaderOptions TrainConfig::loader_options() const {
+LoaderOptions TrainConfig::loader_options(Session& session, const Dataset& dataset, const Compile& compile) const {
   TrainerOptions options = trainer_options();
-  return {.batch_size = options.batch_size,
-          .shuffle = false,
-          .on_bad_sample = options.on_bad_sample,
-          .threads = options.loader_threads};
+  LoaderOptions order{.batch_size = options.batch_size,
+                      .shuffle = false,
+                      .on_bad_sample = options.on_bad_sample,
+                      .threads = options.loader_threads};
+  if (options.length_buckets) order.buckets = find_length_buckets(session, dataset, all_indices(dataset), compile);
+  return order;
 }
 
 DatasetOptions TrainConfig::dataset_options(const Session& session) const {
@@ -178,8 +183,15 @@ DatasetOptions TrainConfig::dataset_options(const Session& session) const {
 }
 
 std::vector<std::string> data_flags() {
-  return {"size",    "layout", "color",    "resize", "interpolation", "scale",      "mean",          "std",
-          "padding", "label",  "features", "task",   "classes",       "batch-size", "on-bad-sample", "loader-threads"};
+  return {"size",    "layout",     "color",         "resize",         "interpolation", "scale",
+          "mean",    "std",        "padding",       "label",          "features",      "task",
+          "classes", "batch-size", "on-bad-sample", "loader-threads", "length-buckets"};
+}
+
+std::string to_text(const LengthBuckets& buckets) {
+  std::string lengths;
+  for (int64_t length : buckets.lengths()) lengths += cat(lengths.empty() ? "" : ", ", length);
+  return "lengths: batches are cut to " + lengths + " tokens";
 }
 
 }  // namespace graft

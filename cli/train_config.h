@@ -29,7 +29,7 @@ struct TrainConfig {
   std::vector<std::string> freeze, train, disable;
   std::string batchnorm = "live", dtype = "f32", device = "cpu", monitor = "loss";
   int64_t patience = 0, seed = 42, loader_threads = 1;
-  std::string on_bad_sample = "fail";
+  std::string on_bad_sample = "fail", length_buckets = "on";
   // Data.
   std::string size, layout, color, resize, interpolation, label, task = "auto";
   std::optional<double> scale, padding;
@@ -44,10 +44,14 @@ struct TrainConfig {
   SessionOptions session_options() const;
   TrainerOptions trainer_options() const;
   DatasetOptions dataset_options(const Session& session) const;
-  LoaderOptions loader_options() const;  // in the order of the data
+  // In the order of the data. `compile`, see find_length_buckets, is for the Programs that its batches will run.
+  LoaderOptions loader_options(Session& session, const Dataset& dataset, const Compile& compile) const;
 };
 
 // Flags of TrainConfig that evaluate and predict have too.
 std::vector<std::string> data_flags();
+
+// "lengths: batches are cut to 16, 24, 32 tokens", for the log.
+std::string to_text(const LengthBuckets& buckets);
 
 }  // namespace graft

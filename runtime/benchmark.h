@@ -51,7 +51,7 @@ void set_synthetic_inputs(Program& program, const Session& session, const LossOp
 
 // A training step at these dims, compiled and timed. Bytes of memory are 0 where the system does not tell.
 struct StepBenchmark {
-  Program* program = nullptr;  // of the session
+  std::shared_ptr<Program> program;
   double compile_seconds = 0;
   StepTimes times;
   Roofline roofline;

@@ -7,7 +7,8 @@
 
 namespace graft {
 
-Program::Program(std::unique_ptr<Graph> graph, ParameterStore& store) : graph_(std::move(graph)), store_(store) {
+Program::Program(std::unique_ptr<Graph> graph, ParameterStore& store, std::shared_ptr<Arena> arena)
+    : graph_(std::move(graph)), store_(store), arena_(std::move(arena)) {
   graph_->sort();
   verify(*graph_);
   bind_states();
@@ -61,7 +62,7 @@ bool Program::stale() const {
 
 void* Program::address(const MemoryPlan::Place& place) const {
   switch (place.space) {
-    case MemoryPlan::Space::arena: return arena_.get() + place.offset;
+    case MemoryPlan::Space::arena: return arena_->bytes.get() + place.offset;
     case MemoryPlan::Space::prologue: return prologue_arena_.get() + place.offset;
     case MemoryPlan::Space::constant: return const_cast<void*>(place.root->data.raw());
     case MemoryPlan::Space::state: return store_.entry(place.root->name).bytes.get();
@@ -71,7 +72,8 @@ void* Program::address(const MemoryPlan::Place& place) const {
 }
 
 void Program::prepare() {
-  arena_ = allocate_bytes(plan_.arena_bytes, false);
+  if (!arena_ || arena_->size < plan_.arena_bytes)
+    arena_ = std::make_shared<Arena>(Arena{allocate_bytes(plan_.arena_bytes, false), plan_.arena_bytes});
   // Padding between a prologue result's elements must be zero from the start.
   prologue_arena_ = allocate_bytes(plan_.prologue_bytes, true);
   for (const Value* input : graph_->inputs) slots_[input] = Tensor(input->dtype, input->dims);
@@ -90,8 +92,7 @@ void Program::prepare() {
     for (const Value* input : node->inputs) binding.inputs.push_back(address(input));
     for (const Value* output : node->outputs) binding.outputs.push_back(address(output));
     auto scratch = plan_.scratch.find(node.get());
-    binding.scratch =
-        scratch != plan_.scratch.end() ? arena_.get() + scratch->second : static_cast<void*>(prologue_scratch_.get());
+    binding.scratch = scratch != plan_.scratch.end() ? arena_->bytes.get() + scratch->second : prologue_scratch_.get();
     binding.settlement = &settlements_.at(node.get());
     Kernel kernel = prepare_kernel(*node, binding);
     if (!kernel) continue;
@@ -152,6 +153,7 @@ void Program::run() {
     throw UsageError(
         "this program was compiled before a parameter moved to another layout: ask the session for it again");
   }
+  last_run_ = ++arena_->runs;
   int64_t allocated = allocation_count(), described = descriptor_count();
   bool changed = seen_values_ != store_.value_generation();
   for (Segment& segment : segments_) {
@@ -173,9 +175,14 @@ void Program::run() {
 
 Tensor Program::output(size_t index) const {
   const Value* value = graph_->outputs.at(index);
+  const MemoryPlan::Place& place = plan_.outputs.at(index);
+  bool overwritten = place.space == MemoryPlan::Space::arena && last_run_ != arena_->runs;
+  if (overwritten || (place.space == MemoryPlan::Space::state && stale())) {
+    throw UsageError("output \"", value->name, "\" is gone: another program ran or was compiled since, run this one ",
+                     "again before it is read");
+  }
   Tensor copy = Tensor::uninitialized(value->dtype, value->dims);
-  relayout(value->dims, size_of(value->dtype), value->layout, address(plan_.outputs.at(index)),
-           Layout::plain(value->dims), copy.raw());
+  relayout(value->dims, size_of(value->dtype), value->layout, address(place), Layout::plain(value->dims), copy.raw());
   return copy;
 }
 

@@ -50,14 +50,21 @@ struct Counters {
   int64_t descriptors = 0;     // made while running, see descriptor_count
 };
 
+// Working memory that several Programs use in turn: what one leaves there is gone when another runs.
+struct Arena {
+  std::shared_ptr<std::byte[]> bytes;
+  int64_t size = 0;
+  uint64_t runs = 0;  // of all its Programs
+};
+
 // Called around each kernel when set: nanoseconds that the node took.
 using TimingHook = std::function<void(const Node& node, int64_t nanoseconds)>;
 
 class Program {
  public:
   // `graph` has passed lay_out. States are bound to `store`, which must outlive the Program and receives the layouts
-  // that the graph gives its states.
-  Program(std::unique_ptr<Graph> graph, ParameterStore& store);
+  // that the graph gives its states. The Program works in `arena` where that is large enough, else in one of its own.
+  Program(std::unique_ptr<Graph> graph, ParameterStore& store, std::shared_ptr<Arena> arena = nullptr);
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
@@ -67,7 +74,8 @@ class Program {
   bool has_input(const std::string& name) const;
   // One step. The prologue runs first where states changed since.
   void run();
-  // A copy of a graph output in plain layout, by ONNX name or by position.
+  // A copy of a graph output in plain layout, by ONNX name or by position. UsageError where it is gone: another Program
+  // ran in the same arena since, or moved the state that it is.
   Tensor output(const std::string& name) const;
   Tensor output(size_t index) const;
   double scalar(const std::string& name) const;  // a one-element float output
@@ -77,6 +85,7 @@ class Program {
 
   const Graph& graph() const { return *graph_; }
   const MemoryPlan& plan() const { return plan_; }
+  const std::shared_ptr<Arena>& arena() const { return arena_; }
   const Settlements& settlements() const { return settlements_; }
   // The nodes whose kernels a step runs, in order: views have none.
   std::vector<const Node*> step_nodes() const;
@@ -114,7 +123,9 @@ class Program {
   std::vector<const ParameterStore::Entry*> states_;
   Settlements settlements_;
   MemoryPlan plan_;
-  std::shared_ptr<std::byte[]> arena_, prologue_arena_, prologue_scratch_;
+  std::shared_ptr<Arena> arena_;
+  uint64_t last_run_ = 0;  // as the arena counts
+  std::shared_ptr<std::byte[]> prologue_arena_, prologue_scratch_;
   std::unordered_map<const Value*, Tensor> slots_;
   std::vector<Segment> segments_;
   std::vector<Copy> copies_;  // after the step: outputs first, then states

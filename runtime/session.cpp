@@ -101,6 +101,8 @@ Session::Session(std::unique_ptr<Graph> graph, Expander expand, SessionOptions o
     : graph_(std::move(graph)), expand_(std::move(expand)), options_(std::move(options)) {
   if (const char* more = std::getenv("GRAFT_DISABLE")) options_.disabled.insert(more);
   options_.disabled = fusions_named(options_.disabled);
+  if (options_.programs < 2)
+    throw UsageError("a session keeps ", options_.programs, " programs, allowed are 2 or more");
   std::map<std::string, Tensor> states = classify(*graph_);
   if (options_.double_precision) widen(*graph_);
   for (const auto& state : graph_->states) {
@@ -162,11 +164,35 @@ std::unique_ptr<Graph> Session::specialised(const std::map<std::string, Dims>& d
   return graph;
 }
 
-Program* Session::cached(const std::string& key) {
+std::shared_ptr<Program> Session::cached(const std::string& key) {
   // A training Program moves parameters to its layouts: what was compiled before reads them no longer.
-  std::erase_if(programs_, [](const auto& entry) { return entry.second->stale(); });
+  std::erase_if(programs_, [](const auto& entry) { return entry.second.program->stale(); });
   auto found = programs_.find(key);
-  return found == programs_.end() ? nullptr : found->second.get();
+  if (found == programs_.end()) return nullptr;
+  found->second.asked = ++asked_;
+  return found->second.program;
+}
+
+// The Program that nobody asked for the longest time goes. With two or more kept, a step and its apply, of which one is
+// asked for right after the other, never displace each other.
+void Session::make_room() {
+  while (static_cast<int64_t>(programs_.size()) >= options_.programs) {
+    auto oldest = std::min_element(programs_.begin(), programs_.end(),
+                                   [](const auto& a, const auto& b) { return a.second.asked < b.second.asked; });
+    programs_.erase(oldest);
+    ++counts_.evicted;
+  }
+}
+
+ProgramCounts Session::program_counts() const {
+  ProgramCounts counts = counts_;
+  counts.kept = static_cast<int64_t>(programs_.size());
+  return counts;
+}
+
+void Session::forget_programs() {
+  programs_.clear();
+  arena_ = nullptr;
 }
 
 void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch) const {
@@ -191,19 +217,24 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
   if (watch) watch("lay_out", graph);
 }
 
-Program& Session::compile(const std::string& key, std::unique_ptr<Graph> graph, const MayLayOut& may_lay_out) {
+std::shared_ptr<Program> Session::compile(const std::string& key, std::unique_ptr<Graph> graph,
+                                          const MayLayOut& may_lay_out, bool shares_arena) {
+  make_room();
   finish(*graph, may_lay_out, {});
   for (const auto& state : graph->states) {
     const std::string& name = state.in->name;
     if (!store_.has(name)) store_.add_zeros(name, state.in->kind, state.in->dtype, state.in->dims);
   }
-  auto program = std::make_unique<Program>(std::move(graph), store_);
-  return *(programs_[key] = std::move(program));
+  auto program = std::make_shared<Program>(std::move(graph), store_, shares_arena ? arena_ : nullptr);
+  if (shares_arena) arena_ = program->arena();
+  programs_[key] = {program, ++asked_};
+  ++counts_.compiled;
+  return program;
 }
 
-Program& Session::forward(const std::map<std::string, Dims>& dims, Mode mode) {
+std::shared_ptr<Program> Session::forward(const std::map<std::string, Dims>& dims, Mode mode) {
   std::string key = key_of(mode == Mode::train ? "forward train" : "forward", dims);
-  if (Program* known = cached(key)) return *known;
+  if (auto known = cached(key)) return known;
   auto graph = specialised(dims, mode, all_parameters(), {});
   // A forward pass in training mode shows what training computes; it leaves the statistics as they are.
   for (auto& state : graph->states) state.out = nullptr;
@@ -216,9 +247,9 @@ std::set<std::string> Session::all_parameters() const {
   return {names.begin(), names.end()};
 }
 
-Program& Session::vjp(const std::map<std::string, Dims>& dims, Mode mode) {
+std::shared_ptr<Program> Session::vjp(const std::map<std::string, Dims>& dims, Mode mode) {
   std::string key = key_of(mode == Mode::train ? "vjp train" : "vjp", dims);
-  if (Program* known = cached(key)) return *known;
+  if (auto known = cached(key)) return known;
   auto graph = specialised(dims, mode, all_parameters(), {});
   for (auto& state : graph->states) state.out = nullptr;
   std::vector<Value*> targets, seeds, wanted;
@@ -288,10 +319,10 @@ std::unique_ptr<Graph> Session::training_graph(const std::map<std::string, Dims>
   return graph;
 }
 
-Program& Session::evaluation(const std::map<std::string, Dims>& dims, const LossOptions& loss,
-                             const std::string& output) {
+std::shared_ptr<Program> Session::evaluation(const std::map<std::string, Dims>& dims, const LossOptions& loss,
+                                             const std::string& output) {
   std::string key = key_of("evaluation " + key_of(loss) + ' ' + output, dims);
-  if (Program* known = cached(key)) return *known;
+  if (auto known = cached(key)) return known;
   auto graph = specialised(dims, Mode::infer, {}, {});
   Value* prediction = prediction_of(*graph, output, loss.type);
   graph->outputs.clear();
@@ -310,11 +341,13 @@ TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, cons
   if (programs.step && (programs.apply || !options.accumulate)) return programs;
   std::unique_ptr<Graph> apply;
   auto graph = training_graph(dims, options, &apply, {});
-  programs.step = &compile(key, std::move(graph), lays_out_step(options));
-  // Parameters and accumulators lie as the steps want them.
+  bool settled = settled_.contains(configuration);
+  programs.step = compile(key, std::move(graph), settled ? leave_all : lays_out_step(options));
+  settled_.insert(configuration);
+  // Parameters and accumulators lie as the steps want them. It runs while the outputs of a step are still wanted.
   MayLayOut lays_out_apply = [](const State& state) { return state.in->kind == StateKind::moment; };
   if (options.accumulate && (!programs.apply || programs.apply->stale()))
-    programs.apply = &compile(apply_key, std::move(apply), lays_out_apply);
+    programs.apply = compile(apply_key, std::move(apply), lays_out_apply, false);
   return programs;
 }
 

@@ -1,5 +1,9 @@
 // A model in use: its graph, its states, and Programs compiled for the input shapes that occur.
 // Sessions are independent of each other; one session is used by one thread at a time.
+//
+// A session keeps the Programs that were asked for last, as many as SessionOptions::programs, and compiles those of
+// other shapes again when asked. Who asks shares the Program: it stays whole as long as he holds it, while the session
+// lives. Programs of one session work in the same memory: outputs are there until another one runs.
 #pragma once
 
 #include <set>
@@ -19,6 +23,16 @@ struct SessionOptions {
   // names are left alone too.
   std::set<std::string> disabled;
   uint64_t seed = 0;  // of dropout
+  // Programs kept at a time, at least 2. 32 are all lengths up to 512 that LengthBuckets knows, in training and in
+  // evaluation, with the smaller last batches.
+  int64_t programs = 32;
+};
+
+// Of a session, from its beginning.
+struct ProgramCounts {
+  int64_t kept = 0;  // now
+  int64_t compiled = 0;
+  int64_t evicted = 0;  // to make room; stale ones are not counted
 };
 
 struct TrainingOptions {
@@ -35,8 +49,8 @@ struct TrainingOptions {
 // Without accumulation `step` does all. With it `step` adds loss and gradients to accumulators and `apply` clips and
 // updates; both share their states through the store.
 struct TrainingPrograms {
-  Program* step = nullptr;
-  Program* apply = nullptr;
+  std::shared_ptr<Program> step;
+  std::shared_ptr<Program> apply;
   // Names in `step`: slots "graft.labels", "graft.lr" (of the Program that updates), outputs "graft.loss_sum",
   // "graft.weight_sum", "graft.prediction".
 };
@@ -55,7 +69,8 @@ struct StepCost {
 
 class Session {
  public:
-  // `graph` as importers/onnx gives it. Classifies parameters and moves them into the store.
+  // `graph` as importers/onnx gives it. Classifies parameters and moves them into the store. UsageError for options out
+  // of range.
   Session(std::unique_ptr<Graph> graph, Expander expand, SessionOptions options = {});
   ~Session();
 
@@ -70,14 +85,20 @@ class Session {
   std::vector<std::string> match(const std::vector<std::string>& train, const std::vector<std::string>& freeze) const;
 
   // The forward pass at these input dims.
-  Program& forward(const std::map<std::string, Dims>& dims, Mode mode);
+  std::shared_ptr<Program> forward(const std::map<std::string, Dims>& dims, Mode mode);
   // Forward, and gradients of sum(cotangents * outputs): inputs "cotangent:OUTPUT" for each float graph output, outputs
   // "grad:NAME" for each float input and parameter (zeros where no gradient flows).
-  Program& vjp(const std::map<std::string, Dims>& dims, Mode mode);
+  std::shared_ptr<Program> vjp(const std::map<std::string, Dims>& dims, Mode mode);
   // Forward in inference mode, and a loss on `output` ("": as in training): input "graft.labels" and outputs as those
   // of TrainingPrograms::step.
-  Program& evaluation(const std::map<std::string, Dims>& dims, const LossOptions& loss, const std::string& output);
+  std::shared_ptr<Program> evaluation(const std::map<std::string, Dims>& dims, const LossOptions& loss,
+                                      const std::string& output);
+  // The first shape of a configuration settles the layouts of parameters; Programs of others take them as they lie.
   TrainingPrograms training(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
+
+  ProgramCounts program_counts() const;
+  // Gives up all Programs, for what comes next to have their memory.
+  void forget_programs();
 
   // Looks for what training on `output` ("": the first) runs into, without stopping at the first pass that refuses.
   Trainability trainability(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
@@ -99,15 +120,25 @@ class Session {
   // otherwise where `may_lay_out` says so; Programs that read it are compiled again.
   using MayLayOut = std::function<bool(const State&)>;
   void finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch) const;
-  Program& compile(const std::string& key, std::unique_ptr<Graph> graph, const MayLayOut& may_lay_out);
+  std::shared_ptr<Program> compile(const std::string& key, std::unique_ptr<Graph> graph, const MayLayOut& may_lay_out,
+                                   bool shares_arena = true);
   std::set<std::string> all_parameters() const;
-  Program* cached(const std::string& key);
+  std::shared_ptr<Program> cached(const std::string& key);
+  void make_room();
 
   std::unique_ptr<Graph> graph_;
   Expander expand_;
   SessionOptions options_;
   ParameterStore store_;
-  std::map<std::string, std::unique_ptr<Program>> programs_;
+  struct Cached {
+    std::shared_ptr<Program> program;
+    int64_t asked = 0;  // when last, as asked_ counts
+  };
+  std::map<std::string, Cached> programs_;
+  int64_t asked_ = 0;
+  ProgramCounts counts_;
+  std::set<std::string> settled_;  // training configurations that have chosen the layouts of their parameters
+  std::shared_ptr<Arena> arena_;   // the largest so far
 };
 
 }  // namespace graft

@@ -64,7 +64,8 @@ Evaluation evaluate(Session& session, const Dataset& dataset, Loader& loader, co
   Batch batch;
   loader.start_epoch(0);
   while (loader.next(batch)) {
-    Program& program = session.evaluation(dims_of(batch), options.loss, options.output);
+    std::shared_ptr<Program> shared = session.evaluation(dims_of(batch), options.loss, options.output);
+    Program& program = *shared;
     const Value& slot = *program.graph().find("graft.labels");
     std::string what = "the samples from " + dataset.describe(batch.indices.at(0)) + " on";
     Tensor targets = fit_targets(batch.labels, slot.dtype, slot.dims, what);

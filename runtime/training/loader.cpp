@@ -32,7 +32,7 @@ Tensor stack_tensors(const std::vector<const Tensor*>& parts, const std::string&
 }  // namespace
 
 Loader::Loader(const Dataset& dataset, std::vector<int64_t> indices, LoaderOptions options)
-    : dataset_(dataset), indices_(std::move(indices)), options_(options) {
+    : dataset_(dataset), indices_(std::move(indices)), options_(std::move(options)) {
   constexpr int64_t largest = int64_t{1} << 31;
   if (options_.batch_size < 1 || options_.batch_size > largest) {
     throw UsageError("batch size ", options_.batch_size, ", allowed are 1 to ", largest);
@@ -172,6 +172,7 @@ void Loader::stack(Pending& pending) const {
       for (size_t i = 0; i < parts.size(); ++i) parts[i] = &pending.samples[i].inputs[k];
       batch.inputs[names[k]] = stack_tensors(parts, cat("input \"", names[k], "\""), dataset_, batch.indices);
     }
+    if (options_.buckets) options_.buckets->cut(batch.inputs);
     for (size_t i = 0; i < parts.size(); ++i) parts[i] = &pending.samples[i].label;
     batch.labels = stack_tensors(parts, "the label", dataset_, batch.indices);
   } catch (...) {

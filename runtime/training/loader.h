@@ -7,7 +7,7 @@
 #include <mutex>
 #include <thread>
 
-#include "runtime/training/dataset.h"
+#include "runtime/training/length_buckets.h"
 
 namespace graft {
 
@@ -27,8 +27,9 @@ struct LoaderOptions {
   uint64_t seed = 0;
   bool drop_last = false;  // else the last batch is delivered as small as it is
   OnBadSample on_bad_sample = OnBadSample::fail;
-  int64_t prefetch = 2;  // batches read ahead
-  int threads = 1;       // that read samples; batches do not depend on it
+  int64_t prefetch = 2;                       // batches read ahead
+  int threads = 1;                            // that read samples; batches do not depend on it
+  std::optional<LengthBuckets> buckets = {};  // batches are cut to these lengths
 };
 
 // Samples come in the order f(seed, epoch), whatever the number of threads. With OnBadSample::skip a sample whose
@@ -48,6 +49,7 @@ class Loader {
   bool next(Batch& batch);
 
   int64_t size() const { return static_cast<int64_t>(indices_.size()); }
+  const std::optional<LengthBuckets>& buckets() const { return options_.buckets; }
   // Batches an epoch when no sample is skipped.
   int64_t batches() const;
   // Samples left out since start_epoch, up to the batch delivered last, and the messages of the first hundred.

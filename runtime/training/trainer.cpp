@@ -35,15 +35,24 @@ TrainerOptions checked(TrainerOptions options) {
   return options;
 }
 
-LoaderOptions training_order(const TrainerOptions& options) {
+std::optional<LengthBuckets> buckets_for(Session& session, const Dataset& data, const std::vector<int64_t>& indices,
+                                         const TrainerOptions& options) {
+  if (!options.length_buckets) return {};
+  return find_length_buckets(session, data, indices, [&](const std::map<std::string, Dims>& dims) {
+    return session.evaluation(dims, options.training.loss, options.training.output);
+  });
+}
+
+LoaderOptions training_order(const TrainerOptions& options, std::optional<LengthBuckets> buckets) {
   return {.batch_size = options.batch_size,
           .seed = options.seed,
           .on_bad_sample = options.on_bad_sample,
-          .threads = options.loader_threads};
+          .threads = options.loader_threads,
+          .buckets = std::move(buckets)};
 }
 
-LoaderOptions validation_order(const TrainerOptions& options) {
-  LoaderOptions order = training_order(options);
+LoaderOptions validation_order(const TrainerOptions& options, std::optional<LengthBuckets> buckets) {
+  LoaderOptions order = training_order(options, std::move(buckets));
   order.shuffle = false;
   if (options.evaluation_batch > 0) order.batch_size = options.evaluation_batch;
   return order;
@@ -70,11 +79,12 @@ Trainer::Trainer(Session& session, const Dataset& train, std::vector<int64_t> tr
       validation_(validation),
       options_(checked(std::move(options))),
       callbacks_(std::move(callbacks)),
-      loader_(train, std::move(train_indices), training_order(options_)),
+      loader_(train, train_indices, training_order(options_, buckets_for(session, train, train_indices, options_))),
       total_steps_(updates_of(options_, loader_.batches())),
       schedule_(with_steps(options_.schedule, total_steps_)),
       stopping_(more_is_better(options_.monitor) ? Goal::higher : Goal::lower, options_.patience) {
-  if (validation) validation_loader_.emplace(*validation, std::move(validation_indices), validation_order(options_));
+  if (validation)
+    validation_loader_.emplace(*validation, std::move(validation_indices), validation_order(options_, buckets()));
 }
 
 void Trainer::restore(const Checkpoint& checkpoint) {
@@ -91,19 +101,26 @@ void Trainer::restore(const Checkpoint& checkpoint) {
   stopping_.restore(progress.best, progress.best_update, progress.updates);
 }
 
+// What takes most comes first: what follows fits into its memory, and the layouts that it chooses do not depend on
+// where a run goes on.
+void Trainer::compile_largest(std::map<std::string, Dims> dims) {
+  compiled_ = true;
+  for (auto& [name, shape] : dims) shape.at(0) = std::min(options_.batch_size, loader_.size());
+  if (buckets()) buckets()->lengthen(dims);
+  TrainingPrograms largest = session_.training(dims, options_.training);
+  for (const Value* output : largest.step->graph().outputs) {
+    if (output->name == "graft.prediction") check_classes(output->dims, options_.training.loss, train_);
+  }
+  if (callbacks_.on_compiled) callbacks_.on_compiled(largest);
+}
+
 TrainingPrograms Trainer::programs_for(const Batch& batch) {
   auto dims = dims_of(batch);
+  if (!compiled_) compile_largest(dims);
   bool known = programs_.step && dims == programs_dims_ && !programs_.step->stale();
   if (!known) {
     programs_ = session_.training(dims, options_.training);
     programs_dims_ = std::move(dims);
-    const Graph& graph = programs_.step->graph();
-    for (const Value* output : graph.outputs) {
-      if (output->name != "graft.prediction") continue;
-      check_classes(output->dims, options_.training.loss, train_);
-    }
-    if (!compiled_ && callbacks_.on_compiled) callbacks_.on_compiled(programs_);
-    compiled_ = true;
   }
   return programs_;
 }

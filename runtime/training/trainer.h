@@ -25,6 +25,7 @@ struct TrainerOptions {
   uint64_t seed = 42;               // of the order of samples
   OnBadSample on_bad_sample = OnBadSample::fail;
   int loader_threads = 1;
+  bool length_buckets = true;  // batches are cut where that changes nothing, see LengthBuckets
 };
 
 struct TrainingStep {
@@ -62,7 +63,8 @@ struct TrainingResult {
 };
 
 struct TrainerCallbacks {
-  std::function<void(const TrainingPrograms&)> on_compiled;  // once, before the first batch runs
+  // Once, before the first batch runs: the Programs for full batches of the longest rows, whose plan is the peak.
+  std::function<void(const TrainingPrograms&)> on_compiled;
   std::function<void(int64_t epoch, int64_t batches)> on_epoch_begin;
   std::function<void(const TrainingStep&)> on_step;
   std::function<void(int64_t batches)> on_validation_begin;
@@ -86,8 +88,11 @@ class Trainer {
   TrainingResult run();
 
   int64_t total_steps() const { return total_steps_; }
+  // What batches for training are cut to; those for validation likewise.
+  const std::optional<LengthBuckets>& buckets() const { return loader_.buckets(); }
 
  private:
+  void compile_largest(std::map<std::string, Dims> dims);
   TrainingPrograms programs_for(const Batch& batch);
   bool train_epoch(TrainingResult& result);
   bool train_batch(const Batch& batch);

@@ -63,15 +63,16 @@ TrainingOptions training_options(const Session& session, const Case& c) {
 }
 
 // One step on the rows from `begin` on, in one batch.
-Program& step_whole(Session& session, const TrainingOptions& options, const Rows& data, int64_t begin) {
+std::shared_ptr<Program> step_whole(Session& session, const TrainingOptions& options, const Rows& data, int64_t begin) {
   Tensor x = data.x(begin, window_rows);
   TrainingPrograms programs = session.training({{"x", x.dims()}}, options);
   test::train_step(programs, x, data.labels(begin, window_rows), learning_rate);
-  return *programs.step;
+  return programs.step;
 }
 
 // The same in micro-batches.
-Program& step_window(Session& session, TrainingOptions options, const Rows& data, int64_t begin, const Window& window) {
+std::shared_ptr<Program> step_window(Session& session, TrainingOptions options, const Rows& data, int64_t begin,
+                                     const Window& window) {
   options.accumulate = true;
   TrainingPrograms programs;
   for (int64_t count : window) {
@@ -84,7 +85,7 @@ Program& step_window(Session& session, TrainingOptions options, const Rows& data
   }
   programs.apply->set_input("graft.lr", Tensor::scalar(learning_rate).cast(data.x(0, 1).dtype()));
   programs.apply->run();
-  return *programs.apply;
+  return programs.apply;
 }
 
 // Parameters, statistics and moments, as far as they can agree.
@@ -108,15 +109,15 @@ void expect_window_equals_batch(const char* network, DType dtype, const Case& c,
   int64_t begin = 0;
   bool clipped = false;
   for (const Window& window : {Window{7, 3, 1, 5}, {5, 5, 6}, {1, 15}, {16}, {7, 3, 1, 5}}) {
-    Program& batch = step_whole(whole.session(), options, data, begin);
-    Program& applied = step_window(parts.session(), options, data, begin, window);
+    auto batch = step_whole(whole.session(), options, data, begin);
+    auto applied = step_window(parts.session(), options, data, begin, window);
     std::string what = cat("rows from ", begin);
     for (const char* sum : {"graft.loss_sum", "graft.weight_sum"}) {
-      EXPECT_NEAR(applied.scalar(sum), batch.scalar(sum), tolerance * batch.scalar(sum)) << what << ": " << sum;
+      EXPECT_NEAR(applied->scalar(sum), batch->scalar(sum), tolerance * batch->scalar(sum)) << what << ": " << sum;
     }
     if (c.clip_norm > 0) {
-      double norm = batch.scalar("graft.gradient_norm");
-      EXPECT_NEAR(applied.scalar("graft.gradient_norm"), norm, tolerance * norm) << what;
+      double norm = batch->scalar("graft.gradient_norm");
+      EXPECT_NEAR(applied->scalar("graft.gradient_norm"), norm, tolerance * norm) << what;
       clipped = clipped || norm > c.clip_norm;
     }
     expect_agreement(comparable_states(parts.session().store(), recording),
@@ -159,8 +160,8 @@ TEST(AccumulationWindow, WithoutALabelThatCountsMovesNothing) {
   Rows data(recording, DType::f32);
   for (int64_t row = 0; row < window_rows; ++row) data.ignore(row);
   Tensors before = test::states(model.session().store());
-  Program& applied = step_window(model.session(), options, data, 0, {8, 8});
-  EXPECT_EQ(applied.scalar("graft.weight_sum"), 0);
+  auto applied = step_window(model.session(), options, data, 0, {8, 8});
+  EXPECT_EQ(applied->scalar("graft.weight_sum"), 0);
   for (const auto& [name, value] : before) {
     test::expect_same_bits({{name, model.session().store().read(name)}}, {{name, value}});
   }

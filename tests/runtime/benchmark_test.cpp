@@ -105,7 +105,8 @@ TEST(Benchmark, TimesATrainingStepNodeByNode) {
 
 TEST(Benchmark, RecordsAStepInItsOrder) {
   Session session(encoder(), {});
-  Program& program = session.forward(encoder_dims, Mode::infer);
+  auto shared = session.forward(encoder_dims, Mode::infer);
+  Program& program = *shared;
   set_synthetic_inputs(program, session, {});
   auto entries = record_step(program);
   auto nodes = program.step_nodes();

@@ -59,7 +59,8 @@ Tensors gradients(const Recording& recording, int threads) {
   ThreadCount some(threads);
   ModelSession model = ModelSession::open(recording.model());
   const Tensor& x = recording.array("gradient/x");
-  Program& vjp = model.session().vjp({{"x", x.dims()}}, Mode::train);
+  auto shared = model.session().vjp({{"x", x.dims()}}, Mode::train);
+  Program& vjp = *shared;
   vjp.set_input("x", x);
   vjp.set_input("cotangent:logits", recording.array("gradient/cotangent"));
   vjp.run();

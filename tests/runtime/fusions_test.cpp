@@ -343,7 +343,8 @@ TEST_P(BuiltNetwork, HasTheSameGradients) {
   for (Mode mode : {Mode::train, Mode::infer}) {
     auto gradients = [&](const std::string& disabled) {
       Session session(network.make(), {}, {.disabled = {disabled}});
-      Program& vjp = session.vjp({{"x", network.x}}, mode);
+      auto shared = session.vjp({{"x", network.x}}, mode);
+      Program& vjp = *shared;
       vjp.set_input("x", random_tensor(DType::f32, network.x, 1));
       vjp.set_input("cotangent:y", random_tensor(DType::f32, network.y, 2));
       vjp.run();

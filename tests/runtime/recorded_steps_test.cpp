@@ -48,7 +48,8 @@ TEST_P(RecordedGradients, OfLogitsAgree) {
   Recording recording(network);
   ModelSession model = ModelSession::open(recording.model(), in(dtype));
   Tensor x = recording.array("gradient/x").cast(dtype);
-  Program& vjp = model.session().vjp(dims_of(x), Mode::train);
+  auto shared = model.session().vjp(dims_of(x), Mode::train);
+  Program& vjp = *shared;
   vjp.set_input("x", x);
   vjp.set_input("cotangent:logits", recording.array("gradient/cotangent").cast(dtype));
   vjp.run();

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
 namespace graft {
 namespace {
@@ -64,7 +65,8 @@ TEST(Session, TrainsOnTheLogitsBeforeTheSoftmax) {
   }
   EXPECT_NEAR(first, std::log(3), 0.3);
   EXPECT_LT(last, 0.1 * first);
-  auto& forward = session.forward({{"x", {8, 5}}}, Mode::infer);
+  auto shared = session.forward({{"x", {8, 5}}}, Mode::infer);
+  Program& forward = *shared;
   forward.set_input("x", x);
   forward.run();
   Tensor p = forward.output("p");
@@ -75,7 +77,8 @@ TEST(Session, EvaluationSeesTrainedWeights) {
   Session session(mlp(), {});
   Tensor x = ramp({4, 5}, 1);
   auto predict = [&] {
-    auto& forward = session.forward({{"x", {4, 5}}}, Mode::infer);
+    auto shared = session.forward({{"x", {4, 5}}}, Mode::infer);
+    Program& forward = *shared;
     forward.set_input("x", x);
     forward.run();
     return forward.output("p").data<float>()[0];
@@ -121,7 +124,8 @@ TEST(Session, AccumulationOverRaggedWindowsEqualsTheLargeBatch) {
 
 TEST(Session, VectorJacobianProductHasEveryInputAndParameter) {
   Session session(mlp(), {});
-  auto& vjp = session.vjp({{"x", {2, 5}}}, Mode::infer);
+  auto shared = session.vjp({{"x", {2, 5}}}, Mode::infer);
+  Program& vjp = *shared;
   vjp.set_input("x", ramp({2, 5}, 1));
   vjp.set_input("cotangent:p", Tensor::of<float>({2, 3}, {1, 0, 0, 0, 0, 1}));
   vjp.run();
@@ -162,6 +166,108 @@ TEST(Session, SteadyStepsPrepareNothing) {
   EXPECT_EQ(programs.step->counters().allocations, before.allocations);
   EXPECT_EQ(programs.step->counters().descriptors, before.descriptors);
   EXPECT_EQ(session.training({{"x", {8, 5}}}, sgd()).step, programs.step);
+}
+
+// A forward pass on `batch` rows.
+std::shared_ptr<Program> forward(Session& session, int64_t batch) {
+  return session.forward({{"x", {batch, 5}}}, Mode::infer);
+}
+
+TEST(Session, ManyShapesStayBounded) {
+  Session session(mlp(), {}, {.programs = 4});
+  for (int64_t batch = 1; batch <= 10; ++batch) {
+    auto shared = forward(session, batch);
+    shared->set_input("x", ramp({batch, 5}, 1));
+    shared->run();
+    EXPECT_EQ(shared->output("p").dims(), (Dims{batch, 3}));
+  }
+  ProgramCounts counts = session.program_counts();
+  EXPECT_EQ(counts.kept, 4);
+  EXPECT_EQ(counts.compiled, 10);
+  EXPECT_EQ(counts.evicted, 6);
+  for (int64_t batch : {10, 9, 8, 7}) forward(session, batch);
+  EXPECT_EQ(session.program_counts().compiled, 10);
+  forward(session, 11);  // displaces 10, for which nobody asked for the longest time
+  for (int64_t batch : {7, 8, 9, 11}) forward(session, batch);
+  EXPECT_EQ(session.program_counts().compiled, 11);
+  EXPECT_THROW(Session(mlp(), {}, {.programs = 1}), UsageError);
+}
+
+TEST(Session, ShapesThatAlternateAreCompiledOnce) {
+  for (bool accumulate : {false, true}) {
+    Session session(mlp(), {}, {.programs = accumulate ? 3 : 2});
+    TrainingOptions options = sgd();
+    options.accumulate = accumulate;
+    for (int i = 0; i < 6; ++i) {
+      int64_t batch = i % 2 ? 8 : 5;
+      Tensor labels = Tensor(DType::i64, {batch});
+      train_step(session.training({{"x", {batch, 5}}}, options), ramp({batch, 5}, 1), labels, 0.1);
+    }
+    EXPECT_EQ(session.program_counts().compiled, accumulate ? 3 : 2);
+    EXPECT_EQ(session.program_counts().evicted, 0);
+  }
+}
+
+TEST(Session, AStepAndItsApplyDoNotDisplaceEachOther) {
+  Session session(mlp(), {}, {.programs = 2});
+  TrainingOptions options = sgd();
+  options.accumulate = true;
+  for (int i = 0; i < 3; ++i) {
+    forward(session, 3);
+    auto programs = session.training({{"x", {8, 5}}}, options);
+    int64_t compiled = session.program_counts().compiled;
+    auto again = session.training({{"x", {8, 5}}}, options);
+    EXPECT_EQ(again.step, programs.step);
+    EXPECT_EQ(again.apply, programs.apply);
+    EXPECT_EQ(session.program_counts().compiled, compiled);
+    train_step(again, ramp({8, 5}, 1), Tensor(DType::i64, {8}), 0.1);
+  }
+}
+
+TEST(Session, AProgramThatIsHeldStaysWhole) {
+  Session session(mlp(), {}, {.programs = 2});
+  auto held = forward(session, 2);
+  for (int64_t batch : {3, 4, 5}) forward(session, batch);
+  EXPECT_NE(forward(session, 2), held);
+  held->set_input("x", ramp({2, 5}, 1));
+  held->run();
+  Tensor p = held->output("p");
+  auto fresh = forward(session, 2);
+  fresh->set_input("x", ramp({2, 5}, 1));
+  fresh->run();
+  EXPECT_EQ(std::memcmp(p.raw(), fresh->output("p").raw(), static_cast<size_t>(p.bytes())), 0);
+}
+
+TEST(Session, OutputsThatAnotherProgramOverwroteAreRefused) {
+  Session session(mlp(), {});
+  auto large = forward(session, 9);
+  auto small = forward(session, 2);
+  EXPECT_EQ(large->arena(), small->arena()) << "they work in the same memory";
+  large->run();
+  EXPECT_NO_THROW(large->output("p"));
+  small->run();
+  EXPECT_NO_THROW(small->output("p"));
+  EXPECT_THROW(large->output("p"), UsageError);
+}
+
+TEST(Session, LayoutsAreThoseOfTheFirstShape) {
+  // A 5x5 convolution of one pixel leaves its weights plain, one of 8x8 would like blocks.
+  auto graph = std::make_unique<Graph>();
+  Value* x = graph->add_input("x", DType::f32, {-1, 3, -1, -1});
+  Value* w = graph->add_constant(ramp({16, 3, 5, 5}, 0.1), "w");
+  Value* conv = graph->add_node("", "Conv", {x, w}, 1, {{"pads", std::vector<int64_t>{2, 2, 2, 2}}})->outputs[0];
+  Value* axes = graph->add_constant(Tensor::of<int64_t>({2}, {2, 3}));
+  graph->outputs = {graph->add_node("", "ReduceMax", {conv, axes}, 1, {{"keepdims", int64_t{0}}})->outputs[0]};
+  graph->rename(graph->outputs[0], "y");
+  Session session(std::move(graph), {});
+  TrainingOptions options = sgd();
+  options.trainable = {"w"};
+  auto first = session.training({{"x", {1, 3, 1, 1}}}, options);
+  Layout chosen = session.store().entry("w").layout;
+  session.training({{"x", {4, 3, 8, 8}}}, options);
+  EXPECT_EQ(session.store().entry("w").layout, chosen);
+  EXPECT_FALSE(first.step->stale());
+  EXPECT_EQ(session.training({{"x", {1, 3, 1, 1}}}, options).step, first.step);
 }
 
 TEST(Session, NamesEveryNodeThatBlocksTraining) {
