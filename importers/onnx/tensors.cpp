@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
+#include <type_traits>
 #include <utility>
 
 #include "graph/proto.h"
@@ -186,13 +188,15 @@ void write_typed(TensorProto& proto, const Tensor& tensor) {
 
 }  // namespace
 
+// What a message clears it keeps the memory of: bytes and lists are taken out of it to be freed.
 void clear_data(TensorProto& proto) {
-  proto.clear_raw_data();
-  proto.clear_float_data();
-  proto.clear_double_data();
-  proto.clear_int32_data();
-  proto.clear_int64_data();
-  proto.clear_uint64_data();
+  std::unique_ptr<std::string> raw(proto.release_raw_data());
+  auto drop = [](auto* list) { std::remove_pointer_t<decltype(list)>().Swap(list); };
+  drop(proto.mutable_float_data());
+  drop(proto.mutable_double_data());
+  drop(proto.mutable_int32_data());
+  drop(proto.mutable_int64_data());
+  drop(proto.mutable_uint64_data());
 }
 
 void write_tensor(TensorProto& proto, const Tensor& tensor, bool raw) {

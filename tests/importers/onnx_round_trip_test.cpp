@@ -3,6 +3,9 @@
 #include <onnx/checker.h>
 #include <onnx/onnx_pb.h>
 
+#include <fstream>
+
+#include "importers/onnx/contents.h"
 #include "importers/onnx/model.h"
 #include "tests/support/onnx_file.h"
 #include "tests/support/temporary_folder.h"
@@ -21,6 +24,27 @@ onnx::ModelProto read_proto(const std::string& path) {
 
 void expect_same(const std::string& a, const std::string& b) {
   EXPECT_TRUE(read_proto(a).SerializeAsString() == read_proto(b).SerializeAsString()) << a << " and " << b << " differ";
+}
+
+// The message keeps neither the bytes of large tensors nor the memory that they took.
+TEST(OnnxRoundTrip, LargeTensorsAreOutOfTheMessage) {
+  constexpr int64_t large = 1 << 20;
+  onnx::ModelProto proto;
+  proto.set_ir_version(8);
+  proto.add_opset_import()->set_version(17);
+  proto.mutable_graph()->set_name("g");
+  for (bool raw : {true, false}) {
+    onnx::TensorProto& tensor = *proto.mutable_graph()->add_initializer();
+    tensor.set_name(raw ? "raw" : "typed");
+    tensor.set_data_type(onnx::TensorProto::FLOAT);
+    tensor.add_dims(large);
+    if (raw) tensor.set_raw_data(std::string(4 * large, 'x'));
+    else tensor.mutable_float_data()->Resize(static_cast<int>(large), 1);
+  }
+  TemporaryFolder folder;
+  std::ofstream(folder / "model.onnx", std::ios::binary) << proto.SerializeAsString();
+  OnnxModel model = OnnxModel::load(folder / "model.onnx");
+  EXPECT_LT(model.contents().proto.SpaceUsedLong(), 1U << 16);
 }
 
 class RealModel : public testing::TestWithParam<const char*> {};
