@@ -221,9 +221,14 @@ std::shared_ptr<Program> Session::compile(const std::string& key, std::unique_pt
                                           const MayLayOut& may_lay_out, bool shares_arena) {
   make_room();
   finish(*graph, may_lay_out, {});
-  for (const auto& state : graph->states) {
-    const std::string& name = state.in->name;
-    if (!store_.has(name)) store_.add_zeros(name, state.in->kind, state.in->dtype, state.in->dims);
+  // Masters move before moments come, which then take the memory that is left behind.
+  for (bool fresh : {false, true}) {
+    for (const auto& state : graph->states) {
+      const Value& in = *state.in;
+      if (store_.has(in.name) == fresh) continue;
+      if (fresh) store_.add_zeros(in.name, in.kind, in.dtype, in.dims, in.layout);
+      else if (store_.entry(in.name).dims == in.dims) store_.convert(in.name, in.layout);
+    }
   }
   auto program = std::make_shared<Program>(std::move(graph), store_, shares_arena ? arena_ : nullptr);
   if (shares_arena) arena_ = program->arena();

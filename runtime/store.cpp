@@ -11,12 +11,18 @@ int64_t storage_bytes(const ParameterStore::Entry& entry) {
 
 void ParameterStore::add(const std::string& name, StateKind kind, Tensor value) {
   Tensor own = value.use_count() > 1 ? value.clone() : std::move(value);
-  Entry entry{kind, own.dtype(), own.dims(), Layout::plain(own.dims()), own.share_bytes()};
-  if (!entries_.emplace(name, std::move(entry)).second) throw UsageError("state \"", name, "\" exists already");
+  insert(name, {kind, own.dtype(), own.dims(), Layout::plain(own.dims()), own.share_bytes()});
 }
 
-void ParameterStore::add_zeros(const std::string& name, StateKind kind, DType dtype, const Dims& dims) {
-  add(name, kind, Tensor(dtype, dims));
+void ParameterStore::add_zeros(const std::string& name, StateKind kind, DType dtype, const Dims& dims,
+                               const Layout& layout) {
+  Entry entry{kind, dtype, dims, layout, nullptr};
+  entry.bytes = allocate_bytes(storage_bytes(entry), true);
+  insert(name, std::move(entry));
+}
+
+void ParameterStore::insert(const std::string& name, Entry entry) {
+  if (!entries_.emplace(name, std::move(entry)).second) throw UsageError("state \"", name, "\" exists already");
 }
 
 const ParameterStore::Entry& ParameterStore::entry(const std::string& name) const {

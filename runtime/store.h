@@ -18,7 +18,7 @@ class ParameterStore {
 
   // Takes the tensor over: its bytes become the master where nobody else holds them, a copy of them otherwise.
   void add(const std::string& name, StateKind kind, Tensor value);
-  void add_zeros(const std::string& name, StateKind kind, DType dtype, const Dims& dims);
+  void add_zeros(const std::string& name, StateKind kind, DType dtype, const Dims& dims, const Layout& layout);
   bool has(const std::string& name) const { return entries_.count(name) != 0; }
   const Entry& entry(const std::string& name) const;  // UsageError with the nearest names
   const std::map<std::string, Entry>& entries() const { return entries_; }
@@ -36,6 +36,7 @@ class ParameterStore {
   void values_changed() { ++value_generation_; }
 
  private:
+  void insert(const std::string& name, Entry entry);
   Entry& mutable_entry(const std::string& name);
   std::map<std::string, Entry> entries_;
   uint64_t value_generation_ = 1;
