@@ -32,15 +32,19 @@ bool elementwise_grad(const Node& node, ElementwiseStep* step) {
 
 // y = x/2 (1 + erf(x / sqrt 2)), or with tanh y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
 Kernel prepare_f32(const Node& node, const Binding& b) {
-  return [loop = unary_loop(is_tanh(node) ? "GeluTanh" : "Gelu"), x = b.in<float>(0), y = b.out<float>(0),
+  ElementwiseStep step;
+  elementwise(node, &step);
+  return [loop = step.unary, x = b.in<float>(0), y = b.out<float>(0),
           count = node.inputs[0]->layout.storage_count()](Stream&) {
     parallel_for(count, cost, [&](int64_t begin, int64_t end) { loop(x + begin, y + begin, end - begin, 0, 0); });
   };
 }
 
 Kernel prepare_grad_f32(const Node& node, const Binding& b) {
-  return [loop = activation_grad_loop(is_tanh(node) ? "GeluTanhGrad" : "GeluGrad"), dy = b.in<float>(0),
-          x = b.in<float>(1), dx = b.out<float>(0), count = node.inputs[0]->layout.storage_count()](Stream&) {
+  ElementwiseStep step;
+  elementwise_grad(node, &step);
+  return [loop = step.gradient, dy = b.in<float>(0), x = b.in<float>(1), dx = b.out<float>(0),
+          count = node.inputs[0]->layout.storage_count()](Stream&) {
     parallel_for(count, cost,
                  [&](int64_t begin, int64_t end) { loop(dy + begin, x + begin, dx + begin, end - begin, 0, 0); });
   };

@@ -33,7 +33,7 @@ class RegionJoiner {
     Provenance before = graph_.provenance();
     int joined = 0;
     for (const auto& region : regions_) {
-      if (!region || region->nodes.size() < 2) continue;
+      if (region->nodes.size() < 2) continue;
       build(*region);
       ++joined;
     }

@@ -5,6 +5,7 @@
 #include "runtime/device/device.h"
 #include "runtime/evaluate.h"
 #include "tests/support/run_op.h"
+#include "tests/support/thread_count.h"
 
 namespace graft {
 namespace {
@@ -49,10 +50,10 @@ TEST(Dropout, MaskDependsOnSeedNameStepAndIndexOnly) {
   EXPECT_TRUE(differs(drop(x, 4, options(0.5))));
   EXPECT_TRUE(differs(drop(x, 3, options(0.5, 8))));
   EXPECT_TRUE(differs(drop(x, 3, options(0.5, 7, "other"))));
-  int threads = thread_count();
-  set_thread_count(3);
-  expect_close(drop(ones({40, 50}), 3, options(0.5)), y, 0);
-  set_thread_count(threads);
+  {
+    test::ThreadCount three(3);
+    expect_close(drop(ones({40, 50}), 3, options(0.5)), y, 0);
+  }
   Tensor start = drop(ones({13}), 3, options(0.5));
   for (int64_t i = 0; i < 13; ++i) EXPECT_EQ(start.data<float>()[i], y.data<float>()[i]);
 }

@@ -9,12 +9,14 @@
 #include "ops/op.h"
 #include "tests/support/recording.h"
 #include "tests/support/run_op.h"
+#include "tests/support/thread_count.h"
 
 namespace graft {
 namespace {
 
 using test::random_tensor;
 using test::run_op;
+using test::ThreadCount;
 
 Tensor number(DType dtype, double value) { return Tensor::scalar<double>(value).cast(dtype); }
 
@@ -35,17 +37,6 @@ std::vector<Rule> rules() {
           {"Sgd", 1, {{momentum, 0.9}, {decay, 0.1}, {"dampening", 0.3}}},
           {"Sgd", 1, {{momentum, 0.9}, {"nesterov", int64_t{1}}}}};
 }
-
-class ThreadCount {
- public:
-  explicit ThreadCount(int threads) { set_thread_count(threads); }
-  ThreadCount(const ThreadCount&) = delete;
-  ThreadCount& operator=(const ThreadCount&) = delete;
-  ~ThreadCount() { set_thread_count(before_); }
-
- private:
-  int before_ = thread_count();
-};
 
 // A node of steps of picked rows on plain operands, and its kernel in the bytes of its operands.
 class InPlace {

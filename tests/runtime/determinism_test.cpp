@@ -4,16 +4,17 @@
 #include <cmath>
 #include <numeric>
 
-#include "runtime/device/device.h"
 #include "runtime/model_session.h"
 #include "tests/support/recording.h"
 #include "tests/support/run_op.h"
+#include "tests/support/thread_count.h"
 
 namespace graft {
 namespace {
 
 using test::Recording;
 using test::Tensors;
+using test::ThreadCount;
 
 constexpr int64_t steps = 5;
 
@@ -33,17 +34,6 @@ Tensors trained(Session& session, const Recording& recording) {
   }
   return test::states(session.store());
 }
-
-class ThreadCount {
- public:
-  explicit ThreadCount(int threads) { set_thread_count(threads); }
-  ThreadCount(const ThreadCount&) = delete;
-  ThreadCount& operator=(const ThreadCount&) = delete;
-  ~ThreadCount() { set_thread_count(before_); }
-
- private:
-  int before_ = thread_count();
-};
 
 class Determinism : public testing::TestWithParam<const char*> {};
 

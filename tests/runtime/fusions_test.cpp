@@ -6,6 +6,7 @@
 #include "runtime/model_session.h"
 #include "tests/support/recording.h"
 #include "tests/support/run_op.h"
+#include "tests/support/thread_count.h"
 
 namespace graft {
 namespace {
@@ -400,8 +401,7 @@ TEST_F(FusionTest, AnEmbeddingTrainsToTheSameBits) {
     double momentum, weight_decay;
   };
   auto trained = [&](const Rule& rule, DType dtype, const std::string& disabled, int threads) {
-    const int before = thread_count();
-    set_thread_count(threads);
+    test::ThreadCount some(threads);
     Session session(embedding(), {}, {.double_precision = dtype == DType::f64, .disabled = {disabled}});
     TrainingOptions options;
     options.loss.type = LossType::mse;
@@ -415,7 +415,6 @@ TEST_F(FusionTest, AnEmbeddingTrainsToTheSameBits) {
       test::train_step(programs, x, random_tensor(dtype, y_dims, i + 5), 0.1);
     }
     EXPECT_EQ(programs.step->counters().allocations, 0);
-    set_thread_count(before);
     return test::states(session.store());
   };
   using enum OptimiserType;
