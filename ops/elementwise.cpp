@@ -187,17 +187,19 @@ struct Region {
     return {axes[axes.size() > 1 ? axes.size() - 2 : 0].strides[value], axes.back().strides[value]};
   }
 
-  // acc: where a sum has its results, those of all tiles.
+  // Adds a tile to `acc`, where a sum has its results. A tile is summed on its own first, which keeps long sums
+  // accurate.
   void add_sum(int64_t rows, int64_t columns, TileOperand x, float* acc, Strides to) const {
+    if (to.column != 0 && to.row == 0) {
+      std::array<float, largest_tile> own{};
+      sums->columns(x.data, rows, x.row, columns, own.data());
+      for (int64_t c = 0; c < columns; ++c) acc[c] += own[static_cast<size_t>(c)];
+      return;
+    }
     for (int64_t r = 0; r < rows; ++r) {
       const float* from = x.data + r * x.row;
-      if (to.column == 0) {
-        acc[r * to.row] += sums->row(from, columns);
-      } else if (to.row == 0) {
-        return sums->columns(from, rows, x.row, columns, acc);
-      } else {
-        sums->columns(from, 1, x.row, columns, acc + r * to.row);
-      }
+      if (to.column == 0) acc[r * to.row] += sums->row(from, columns);
+      else sums->columns(from, 1, x.row, columns, acc + r * to.row);
     }
   }
 
