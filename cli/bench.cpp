@@ -89,6 +89,7 @@ Json describe(const Machine& machine) {
   Json json{{"threads", limits.threads},
             {"gflops_f32", giga(limits.flops_f32)},
             {"gflops_f64", giga(limits.flops_f64)},
+            {"gflops_bf16", giga(limits.flops_bf16)},
             {"memory_gb_per_s", giga(limits.memory_bandwidth)},
             {"cache_gb_per_s", giga(limits.cache_bandwidth)},
             {"cache_bytes", limits.cache_bytes}};
@@ -99,10 +100,11 @@ Json describe(const Machine& machine) {
 std::string to_text(const Machine& machine) {
   const MachineLimits& limits = machine.limits;
   std::string load = machine.load ? fmt::format("; load {:.2f}", *machine.load) : "";
+  std::string low = has_bfloat16() ? fmt::format(", {:.1f} bfloat16", giga(limits.flops_bf16)) : "";
   return fmt::format(
-      "machine  {} threads: {:.1f} GFLOP/s float32, {:.1f} float64; {:.1f} GB/s memory, {:.1f} GB/s cache of {} "
+      "machine  {} threads: {:.1f} GFLOP/s float32, {:.1f} float64{}; {:.1f} GB/s memory, {:.1f} GB/s cache of {} "
       "MiB{}\n",
-      limits.threads, giga(limits.flops_f32), giga(limits.flops_f64), giga(limits.memory_bandwidth),
+      limits.threads, giga(limits.flops_f32), giga(limits.flops_f64), low, giga(limits.memory_bandwidth),
       giga(limits.cache_bandwidth), limits.cache_bytes >> 20, load);
 }
 

@@ -89,6 +89,7 @@ class BenchStep {
     if (!options_.trace.empty()) trace.emplace(options_.trace);
     Machine machine = measure();
     step_ = benchmark(session, training, machine.limits);
+    mixed_ = session.mixed_nodes();
     if (trace) {
       trace->write(trace_text(record_step(*step_.program)));
       trace->commit();
@@ -161,6 +162,7 @@ class BenchStep {
                    "{} descriptors in {} steps; compiled in {:.0f} ms\n\n",
                    counters.kernels, counters.reorders, counters.working_copies, step_.times.allocations,
                    step_.times.descriptors, step_.times.steps, step_.compile_seconds * 1e3);
+    if (config_.dtype == "bf16") fmt::format_to(at, "{}\n\n", graft::to_text(mixed_));
     fmt::format_to(at, "{}", graft::to_text(by_operator(step_.roofline, step_.times.node_seconds)));
     return fmt::to_string(out);
   }
@@ -170,6 +172,7 @@ class BenchStep {
   std::map<std::string, Dims> dims_;
   int64_t samples_ = 0;
   StepBenchmark step_;
+  MixedNodes mixed_;
 };
 
 }  // namespace

@@ -1,5 +1,8 @@
 #include "cli/train_config.h"
 
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
 #include "cli/command.h"
 
 namespace graft {
@@ -68,7 +71,8 @@ TrainConfig::TrainConfig() {
   add("train", &train, "Parameters to train, all others stay; all unless given", "GLOB");
   add("batchnorm", &batchnorm, "Statistics of BatchNormalization follow the data, or stay", "live|frozen",
       {"live", "frozen"});
-  add("dtype", &dtype, "Precision", "f32", {"f32", "bf16", "f16"});
+  add("dtype", &dtype, "Precision: float32, or bfloat16 between operators with float32 weights and sums", "f32|bf16",
+      {"f32", "bf16", "f16"});
   add("device", &device, "Device", "cpu");
   add("disable", &disable, disable_help(), "NAME");
   add("seed", &seed, "Of the head, the split, the order of samples and dropout", "42");
@@ -95,7 +99,9 @@ TrainConfig::TrainConfig() {
 }
 
 void TrainConfig::check_device() const {
-  if (dtype != "f32") throw UnsupportedError("--dtype ", dtype, ": training is in f32 so far");
+  if (dtype == "f16") throw UnsupportedError("--dtype f16: training is in f32 and bf16 so far");
+  if (dtype == "bf16" && !has_bfloat16())
+    spdlog::warn("this CPU has no instructions for bfloat16: products run in float32, and --dtype f32 is faster");
   if (device != "cpu") throw UnsupportedError("--device ", device, ": training is on cpu so far");
 }
 
@@ -126,6 +132,7 @@ TrainerOptions TrainConfig::trainer_options() const {
                                 .weight_decay = weight_decay};
   options.training.batchnorm_live = batchnorm == "live";
   options.training.clip_norm = clip_norm;
+  options.training.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   options.schedule = {.decay = parse_decay(schedule), .rate = lr, .warmup = warmup, .end_rate = end_lr};
   if (epochs && *epochs < 0) throw UsageError("--epochs wants 0 or more, got ", *epochs);
   if (max_steps && *max_steps < 0) throw UsageError("--max-steps wants 0 or more, got ", *max_steps);
@@ -192,6 +199,12 @@ std::string to_text(const LengthBuckets& buckets) {
   std::string lengths;
   for (int64_t length : buckets.lengths()) lengths += cat(lengths.empty() ? "" : ", ", length);
   return "lengths: batches are cut to " + lengths + " tokens";
+}
+
+std::string to_text(const MixedNodes& nodes) {
+  std::string wide;
+  for (const auto& [type, count] : nodes.wide) wide += fmt::format("{}{} {}", wide.empty() ? "" : ", ", count, type);
+  return fmt::format("bfloat16: {} nodes{}{}", nodes.low, wide.empty() ? "" : "; for want of a kernel in float32: ", wide);
 }
 
 }  // namespace graft

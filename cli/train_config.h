@@ -38,7 +38,7 @@ struct TrainConfig {
 
   Settings settings;
 
-  // UnsupportedError for a dtype and a device that training does not know yet.
+  // UnsupportedError for a dtype and a device that training does not know yet; warns of what will be slow.
   void check_device() const;
   LossOptions loss_options() const;
   SessionOptions session_options() const;
@@ -53,5 +53,7 @@ std::vector<std::string> data_flags();
 
 // "lengths: batches are cut to 16, 24, 32 tokens", for the log.
 std::string to_text(const LengthBuckets& buckets);
+// "bfloat16: 120 nodes; for want of a kernel in float32: 2 Softmax", for the log.
+std::string to_text(const MixedNodes& nodes);
 
 }  // namespace graft

@@ -17,6 +17,11 @@ bool is_float(DType dtype);             // f32, f64, f16, bf16
 int64_t onnx_dtype(DType dtype);        // TensorProto.DataType: the `to` of Cast
 inline std::ostream& operator<<(std::ostream& out, DType dtype) { return out << name_of(dtype); }
 
+// Bits of a bfloat16 number, with a type of their own.
+struct BFloat16 {
+  uint16_t bits = 0;
+};
+
 template <class T>
 constexpr DType dtype_of();
 // clang-format off
@@ -31,6 +36,7 @@ template <> constexpr DType dtype_of<uint32_t>() { return DType::u32; }
 template <> constexpr DType dtype_of<int64_t>() { return DType::i64; }
 template <> constexpr DType dtype_of<uint64_t>() { return DType::u64; }
 template <> constexpr DType dtype_of<bool>() { return DType::boolean; }
+template <> constexpr DType dtype_of<BFloat16>() { return DType::bf16; }
 // clang-format on
 
 // Calls f(T{}) with the C++ type of a native dtype; false where there is none (f16, bf16, string, undefined).

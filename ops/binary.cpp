@@ -317,12 +317,14 @@ std::vector<Op> binary_ops() {
   for (const Binary& row : rows) {
     std::vector<KernelEntry> kernels = {{DTypes::any, {propose_broadcast, settle_variadic, prepare_any}}};
     if (binary_tile(row.type))
-      kernels.insert(kernels.begin(), {DTypes::f32, {propose_broadcast, settle_variadic, prepare_f32}});
+      kernels.insert(kernels.begin(),
+                     {mixed_elementwise_kernel(), {DTypes::f32, {propose_broadcast, settle_variadic, prepare_f32}}});
     ops.push_back({.type = row.type,
                    .cpu = kernels,
                    .differentiate = row.differentiate,
                    .broadcasts = true,
                    .elementwise = elementwise,
+                   .mixed_precision = mixed_elementwise,
                    .parameter_slots = row.parameter_slots});
   }
   ops.push_back({.type = "Pow",

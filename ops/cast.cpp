@@ -3,16 +3,14 @@
 #include <limits>
 #include <type_traits>
 
+#include "ops/elementwise.h"
 #include "ops/gradient.h"
 
 namespace graft {
 namespace {
 
-// float16 and bfloat16 as bits with a type of their own.
+// Bits of a float16 number, with a type of their own.
 struct Half {
-  uint16_t bits;
-};
-struct Brain {
   uint16_t bits;
 };
 
@@ -21,14 +19,14 @@ T widen(T x) {
   return x;
 }
 float widen(Half x) { return from_f16(x.bits); }
-float widen(Brain x) { return from_bf16(x.bits); }
+float widen(BFloat16 x) { return from_bf16(x.bits); }
 
 // As a C++ cast, except that floats outside an integer's range give its nearest end and NaN gives 0.
 template <class To, class From>
 To convert(From from) {
   if constexpr (std::is_same_v<To, Half>) {
     return {to_f16(static_cast<float>(from))};
-  } else if constexpr (std::is_same_v<To, Brain>) {
+  } else if constexpr (std::is_same_v<To, BFloat16>) {
     return {to_bf16(static_cast<float>(from))};
   } else if constexpr (std::is_same_v<To, bool>) {
     return from != From{};
@@ -47,7 +45,7 @@ To convert(From from) {
 template <class F>
 bool visit_all(DType dtype, F&& f) {
   if (dtype == DType::f16) return f(Half{}), true;
-  if (dtype == DType::bf16) return f(Brain{}), true;
+  if (dtype == DType::bf16) return f(BFloat16{}), true;
   return visit_dtype(dtype, f);
 }
 
@@ -86,6 +84,22 @@ Settlement settle_cast(const Node& node, const Settlement* forward) {
   return same_size ? settle_in_place(node, forward) : settle_nothing(node, forward);
 }
 
+// Between float32 and bfloat16: tiles hold both as float32.
+bool elementwise(const Node& node, ElementwiseStep* step) {
+  DType from = node.inputs[0]->dtype, to = node.outputs[0]->dtype;
+  if (node.input(1) || from == to) return false;
+  for (DType dtype : {from, to}) {
+    if (dtype != DType::f32 && dtype != DType::bf16) return false;
+  }
+  if (step) *step = {.keeps_zero = true};
+  return true;
+}
+
+Kernel prepare_any(const Node& node, const Binding& binding) {
+  if (elementwise(node, nullptr)) return mixed_elementwise_kernel().functions.prepare(node, binding);
+  return prepare_cast(node, binding);
+}
+
 Vals cast_rule(Gradient& g) {
   Vals gradients(g.input_count());
   if (g.needs(0)) gradients[0] = cast(g.dy(0), g.x(0).dtype());
@@ -97,8 +111,10 @@ Vals cast_rule(Gradient& g) {
 std::vector<Op> cast_ops() {
   std::vector<Op> ops;
   for (const char* type : {"Cast", "CastLike"}) {
-    ops.push_back(
-        {.type = type, .cpu = {{DTypes::any, {propose_cast, settle_cast, prepare_cast}}}, .differentiate = cast_rule});
+    ops.push_back({.type = type,
+                   .cpu = {{DTypes::any, {propose_cast, settle_cast, prepare_any}}},
+                   .differentiate = cast_rule,
+                   .elementwise = elementwise});
   }
   return ops;
 }

@@ -137,9 +137,12 @@ Vals clip_rule(Gradient& g) {
 std::vector<Op> clip_ops() {
   return {{.type = "Clip",
            .infer = infer_clip,
-           .cpu = {{DTypes::f32, elementwise_kernel(prepare_f32)}, {DTypes::any, elementwise_kernel(prepare_other)}},
+           .cpu = {mixed_elementwise_kernel(),
+                   {DTypes::f32, elementwise_kernel(prepare_f32)},
+                   {DTypes::any, elementwise_kernel(prepare_other)}},
            .differentiate = clip_rule,
-           .elementwise = elementwise}};
+           .elementwise = elementwise,
+           .mixed_precision = mixed_elementwise}};
 }
 
 }  // namespace graft

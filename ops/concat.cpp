@@ -166,11 +166,13 @@ Vals split_rule(Gradient& g) {
 std::vector<Op> concat_ops() {
   return {{.type = "Concat",
            .cpu = {{DTypes::any, {propose_concat, settle_nothing, prepare_concat}}},
-           .differentiate = concat_rule},
+           .differentiate = concat_rule,
+           .mixed_precision = moves_elements},
           {.type = "Split",
            .infer = infer_split,
            .cpu = {{DTypes::any, {propose_split, settle_nothing, prepare_split}}},
-           .differentiate = split_rule}};
+           .differentiate = split_rule,
+           .mixed_precision = moves_elements}};
 }
 
 }  // namespace graft

@@ -22,12 +22,18 @@ Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& bind
   if (!p.bias) return kernel;
   ChannelView view = channel_view(node, *conv_value(node, p.slots.y));
   ChannelSums sums(view, scratch, ChannelSums::slices(view));
-  const auto* dy = static_cast<const float*>(conv_address(binding, p.slots.y));
+  const void* dy = conv_address(binding, p.slots.y);
   auto* db = static_cast<float*>(conv_address(binding, p.slots.bias));
-  return [=, sums = sums](Stream& stream) mutable {
+  return [=, low = p.y_dtype == DType::bf16, sums = sums](Stream& stream) mutable {
     kernel(stream);
     // In double: before a live normalisation the terms cancel, and only their own rounding should be left.
-    sums.run<double>([dy](int64_t i, int64_t) { return std::pair<double, double>(dy[i], 0.0); });
+    if (low) {
+      const auto* terms = static_cast<const BFloat16*>(dy);
+      sums.run<double>([terms](int64_t i, int64_t) { return std::pair<double, double>(from_bf16(terms[i].bits), 0); });
+    } else {
+      const auto* terms = static_cast<const float*>(dy);
+      sums.run<double>([terms](int64_t i, int64_t) { return std::pair<double, double>(terms[i], 0); });
+    }
     for (int64_t c = 0; c < view.channels; ++c) db[c] = static_cast<float>(sums.first(c));
   };
 }
@@ -75,7 +81,13 @@ ConvProblem conv_problem(const Node& node) {
   const Value* y = conv_value(node, p.slots.y);
   const Value* bias = conv_value(node, p.slots.bias);
   p.dtype = kernel_dtype(node);
-  for (const Value* value : {x, w, y, bias}) check_dtype(node, value, p.dtype);
+  p.x_dtype = x->dtype;
+  p.w_dtype = w ? w->dtype : p.dtype;
+  p.y_dtype = y->dtype;
+  // What may be mixed with bfloat16 was checked when the kernel was looked up.
+  for (const Value* value : {x, w, y, bias}) {
+    if (p.dtype != DType::bf16) check_dtype(node, value, p.dtype);
+  }
   p.x = x->dims;
   p.w = w ? w->dims : node.integers("w_shape");
   p.y = y->dims;
@@ -206,28 +218,37 @@ Vals differentiate_conv_transpose(Gradient& g) {
 }
 
 std::vector<KernelEntry> kernels() {
-  return {{DTypes::f32, {propose_conv, settle_conv, prepare_conv}},
+  KernelFunctions dnnl = {propose_conv, settle_conv, prepare_conv};
+  return {{DTypes::f32, dnnl},
+          {DTypes::bf16, dnnl},
           {DTypes::f64, plain_kernel(prepare_conv_reference)}};
 }
 
 }  // namespace
 
 std::vector<Op> conv_ops() {
-  return {{.type = "Conv", .cpu = kernels(), .differentiate = differentiate_conv, .parameter_slots = {1, 2}},
+  return {{.type = "Conv",
+           .cpu = kernels(),
+           .differentiate = differentiate_conv,
+           .mixed_precision = mix_conv,
+           .parameter_slots = {1, 2}},
           {.type = "ConvTranspose",
            .cpu = kernels(),
            .differentiate = differentiate_conv_transpose,
+           .mixed_precision = mix_conv,
            .parameter_slots = {1, 2}},
           {.type = "ConvGradData",
            .domain = "graft",
            .infer = infer_grad_data,
            .cpu = kernels(),
-           .differentiate = differentiate_grad_data},
+           .differentiate = differentiate_grad_data,
+           .mixed_precision = mix_conv},
           {.type = "ConvGradWeights",
            .domain = "graft",
            .infer = infer_grad_weights,
            .cpu = kernels(),
-           .differentiate = differentiate_grad_weights}};
+           .differentiate = differentiate_grad_weights,
+           .mixed_precision = mix_conv}};
 }
 
 }  // namespace graft

@@ -17,7 +17,8 @@ struct ConvSlots {
 // x (N, C, ...), w (M, C/group, ...), y (N, M, ...), bias (M), or (C) where the way is `data`.
 struct ConvProblem {
   ConvSlots slots;
-  DType dtype = DType::undefined;
+  DType dtype = DType::undefined;                         // by which the kernel is looked up
+  DType x_dtype = dtype, w_dtype = dtype, y_dtype = dtype;  // they differ in mixed precision only
   Dims x, w, y;
   int64_t group = 1;
   Window window;
@@ -47,10 +48,11 @@ Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& bind
 
 // Plain loops on plain layouts.
 Kernel prepare_conv_reference(const Node& node, const Binding& binding);
-// oneDNN, float32.
+// oneDNN, float32 and mixed precision.
 std::vector<Candidate> propose_conv(const Node& node);
 Settlement settle_conv(const Node& node, const Settlement* forward);
 Kernel prepare_conv(const Node& node, const Binding& binding);
+std::optional<MixedPrecision> mix_conv(const Node& node);
 
 // Winograd's algorithm, float32: whether it can, what it wants, and whether the node's layouts are that. The attribute
 // winograd = 0 forbids it.

@@ -117,11 +117,11 @@ std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, con
 
 Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
   Plan plan;
-  plan.x = given ? dnnl_desc(p.dtype, p.x, given->x) : dnnl_any(p.dtype, p.x);
-  plan.y = given ? dnnl_desc(p.dtype, p.y, given->y) : dnnl_any(p.dtype, p.y);
+  plan.x = given ? dnnl_desc(p.x_dtype, p.x, given->x) : dnnl_any(p.x_dtype, p.x);
+  plan.y = given ? dnnl_desc(p.y_dtype, p.y, given->y) : dnnl_any(p.y_dtype, p.y);
   Dims w = grouped_dims(p);
-  plan.w = dnnl_any(p.dtype, w);
-  if (p.bias) plan.bias = memory::desc({p.w[0]}, dnnl_dtype(p.dtype), memory::format_tag::a);
+  plan.w = dnnl_any(p.w_dtype, w);
+  if (p.bias) plan.bias = memory::desc({p.w[0]}, memory::data_type::f32, memory::format_tag::a);
   memory::dims dilations = p.window.dilations;
   for (auto& d : dilations) --d;
   using dnnl::query;
@@ -132,6 +132,7 @@ Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
     ConvProblem forward = p;
     forward.slots.way = ConvWay::forward;
     forward.bias = false;
+    forward.x_dtype = forward.w_dtype = forward.y_dtype = p.dtype;
     plan.descriptor = backward_descriptor(p, plan, dilations, plan_for(node, forward, nullptr)->hint);
   }
   const auto& pd = plan.descriptor;
@@ -147,7 +148,7 @@ Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
 
 std::string key_of(const ConvProblem& p, const Layouts* given) {
   const Window& win = p.window;
-  std::string key = cat(static_cast<int>(p.slots.way), p.bias && p.slots.way == ConvWay::forward, ' ', thread_count(),
+  std::string key = cat(p.x_dtype, p.w_dtype, p.y_dtype, static_cast<int>(p.slots.way), p.bias && p.slots.way == ConvWay::forward, ' ', thread_count(),
                         p.x, p.w, p.y, p.group, win.strides, win.dilations, win.begin, win.end);
   if (given) key += cat(given->x, given->x.padded, given->y, given->y.padded);
   return key;
@@ -208,7 +209,23 @@ Kernel then_add_bias(const Node& node, const ConvProblem& p, const Binding& bind
   };
 }
 
+void mix(ConvProblem& p) {
+  p.dtype = p.x_dtype = p.w_dtype = p.y_dtype = DType::bf16;
+  if (p.slots.way == ConvWay::weights) p.w_dtype = DType::f32;
+}
+
 }  // namespace
+
+// x, w and y; the gradient of w stays float32, as do biases.
+std::optional<MixedPrecision> mix_conv(const Node& node) {
+  if (!has_bfloat16()) return std::nullopt;
+  ConvProblem p = conv_problem(node);
+  if (p.empty() || (p.bias && p.slots.way == ConvWay::data)) return std::nullopt;
+  mix(p);
+  if (std::string_view(plan_for(node, p, nullptr)->descriptor.impl_info_str()).starts_with("ref")) return std::nullopt;
+  if (p.slots.way == ConvWay::weights) return MixedPrecision{.inputs = 3};
+  return MixedPrecision{.inputs = 3, .outputs = 1, .optional = 1};
+}
 
 std::vector<Candidate> propose_conv(const Node& node) {
   ConvProblem p = conv_problem(node);
@@ -248,7 +265,7 @@ Settlement settle_conv(const Node& node, const Settlement*) {
   // Weights may lie otherwise: reordering them costs less than a convolution on layouts that oneDNN does not like.
   bool activations_fit = settled.plan->x_layout == given.x && settled.plan->y_layout == given.y;
   if (!activations_fit) settled.plan = plan_for(node, p, &given);
-  settled.w = with_dnnl_errors(node, [&] { return dnnl_desc(p.dtype, grouped_dims(p), split_groups(p, w)); });
+  settled.w = with_dnnl_errors(node, [&] { return dnnl_desc(p.w_dtype, grouped_dims(p), split_groups(p, w)); });
   settled.reorders_w = settled.w != settled.plan->w;
   settlement.scratch_bytes = aligned(settled.plan->descriptor.scratchpad_desc().get_size());
   if (settled.reorders_w) settlement.scratch_bytes += aligned(settled.plan->w.get_size());

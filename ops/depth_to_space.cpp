@@ -73,7 +73,8 @@ std::vector<Op> depth_to_space_ops() {
     ops.push_back({.type = type,
                    .infer = infer_rearranged,
                    .cpu = {{DTypes::any, {propose_plain, settle_rearranged, prepare_rearranged}}},
-                   .differentiate = rearranged_rule});
+                   .differentiate = rearranged_rule,
+           .mixed_precision = moves_elements});
   }
   return ops;
 }

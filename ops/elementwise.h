@@ -1,4 +1,5 @@
-// How element-wise float32 nodes work on tiles: what the regions of ops/elementwise.cpp are made of.
+// How element-wise float32 nodes work on tiles: what the regions of ops/elementwise.cpp are made of. Tiles are float32
+// throughout; what a region reads and leaves in memory may be bfloat16.
 #pragma once
 
 #include "ops/binary_loops.h"
@@ -7,7 +8,8 @@
 
 namespace graft {
 
-// One of the three loops is there, or it is a sum. What a node reads beside its tiles are parameters, known constants.
+// One of the three loops is there, or it is a sum; else the tile is copied. What a node reads beside its tiles are
+// parameters, known constants.
 struct ElementwiseStep {
   UnaryLoop unary = nullptr;              // of one tile
   ActivationGradLoop gradient = nullptr;  // of two: dy and s
@@ -18,5 +20,9 @@ struct ElementwiseStep {
 
   size_t tiles(const Node& node) const { return binary ? node.inputs.size() : gradient ? 2 : 1; }
 };
+
+// The kernel of a single element-wise node with operands or results of bfloat16, and its Op::mixed_precision.
+KernelEntry mixed_elementwise_kernel();
+std::optional<MixedPrecision> mixed_elementwise(const Node& node);
 
 }  // namespace graft

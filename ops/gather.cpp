@@ -124,7 +124,8 @@ Vals gather_grad_rule(Gradient& g) {
 std::vector<Op> gather_ops() {
   return {{.type = "Gather",
            .cpu = {{DTypes::any, {propose_plain, settle_indices, prepare_gather}}},
-           .differentiate = gather_rule},
+           .differentiate = gather_rule,
+           .mixed_precision = moves_elements},
           {.type = "GatherGrad",
            .domain = "graft",
            .infer = infer_gather_grad,

@@ -111,16 +111,21 @@ Vals differentiate_gelu_grad(Gradient& g) {
 std::vector<Op> gelu_ops() {
   return {
       {.type = "Gelu",
-       .cpu = {{DTypes::f32, elementwise_kernel(prepare_f32)}, {DTypes::f64, elementwise_kernel(prepare_f64)}},
+       .cpu = {mixed_elementwise_kernel(),
+               {DTypes::f32, elementwise_kernel(prepare_f32)},
+               {DTypes::f64, elementwise_kernel(prepare_f64)}},
        .differentiate = differentiate_gelu,
-       .elementwise = elementwise},
+       .elementwise = elementwise,
+       .mixed_precision = mixed_elementwise},
       {.type = "GeluGrad",
        .domain = "graft",
        .infer = infer_grad,
-       .cpu = {{DTypes::f32, elementwise_kernel(prepare_grad_f32)},
+       .cpu = {mixed_elementwise_kernel(),
+               {DTypes::f32, elementwise_kernel(prepare_grad_f32)},
                {DTypes::f64, elementwise_kernel(prepare_grad_f64)}},
        .differentiate = differentiate_gelu_grad,
-       .elementwise = elementwise_grad},
+       .elementwise = elementwise_grad,
+       .mixed_precision = mixed_elementwise},
   };
 }
 

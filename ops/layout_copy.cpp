@@ -4,6 +4,7 @@
 #include <numeric>
 #include <string_view>
 
+#include "ops/bfloat16_loops.h"
 #include "ops/element_size.h"
 #include "ops/strided_copy.h"
 #include "runtime/device/cpu/dnnl.h"
@@ -27,17 +28,17 @@ LayoutCopy in_storage_order(const LayoutCopy& copy) {
   });
   Dims dims;
   for (int64_t d : order) dims.push_back(copy.dims[static_cast<size_t>(d)]);
-  return {copy.dtype, dims, copy.from.transposed(order), copy.to.transposed(order)};
+  return {copy.dtype, dims, copy.from.transposed(order), copy.to.transposed(order), copy.to_dtype};
 }
 
 // oneDNN's reorder where it has compiled code for this pair of layouts: its general one is slower than ours.
 std::optional<Settled> settled_reorder(const LayoutCopy& given) {
-  if (given.dtype != DType::f32 || given.dims.empty() || element_count(given.dims) == 0) return std::nullopt;
+  if ((given.dtype != DType::f32 && given.dtype != DType::bf16) || given.dims.empty() || element_count(given.dims) == 0) return std::nullopt;
   LayoutCopy copy = in_storage_order(given);
   try {
     Settled settled;
     settled.from = dnnl_desc(copy.dtype, copy.dims, copy.from);
-    settled.to = dnnl_desc(copy.dtype, copy.dims, copy.to);
+    settled.to = dnnl_desc(copy.to_dtype, copy.dims, copy.to);
     settled.descriptor = {cpu_engine(), settled.from, cpu_engine(), settled.to, scratch_attributes()};
     std::string_view name = settled.descriptor.impl_info_str();
     if (name.starts_with("ref") || name.starts_with("simple:any")) return std::nullopt;
@@ -135,6 +136,21 @@ void widen(Dims& dims, Layout& from, Layout& to) {
   }
 }
 
+// In the layout that it has first.
+Kernel narrow_and_copy(const Node& node, const LayoutCopy& given, const Binding& binding) {
+  const auto* from = static_cast<const float*>(binding.inputs[0]);
+  auto* narrow = static_cast<BFloat16*>(binding.scratch);
+  LayoutCopy copy = given;
+  copy.dtype = given.to_dtype;
+  Settlement none;
+  Kernel move = prepare_layout_copy(node, copy, {{narrow}, binding.outputs, nullptr, &none});
+  return [=, count = given.from.storage_count()](Stream& stream) {
+    parallel_for(count, 1,
+                 [=](int64_t begin, int64_t end) { to_bfloat16(from + begin, narrow + begin, end - begin); });
+    move(stream);
+  };
+}
+
 }  // namespace
 
 Settlement settle_layout_copy(const LayoutCopy& copy) {
@@ -142,6 +158,8 @@ Settlement settle_layout_copy(const LayoutCopy& copy) {
   if (auto settled = settled_reorder(copy)) {
     settlement.scratch_bytes = static_cast<int64_t>(settled->descriptor.scratchpad_desc().get_size());
     settlement.descriptor = *settled;
+  } else if (copy.to_dtype != copy.dtype) {
+    settlement.scratch_bytes = checked_mul(copy.from.storage_count(), static_cast<int64_t>(size_of(copy.to_dtype)));
   }
   return settlement;
 }
@@ -157,6 +175,7 @@ Kernel prepare_layout_copy(const Node& node, const LayoutCopy& given, const Bind
         {DNNL_ARG_SCRATCHPAD, dnnl_memory(settled->descriptor.scratchpad_desc(), binding.scratch)}};
     return with_dnnl_errors(node, [&] { return BoundPrimitive(settled->descriptor, operands); });
   }
+  if (given.to_dtype != given.dtype) return narrow_and_copy(node, given, binding);
   LayoutCopy copy = given;
   if (copy.from.blocks.empty() && copy.to.blocks.empty()) {
     StridedCopy strided(copy_axes(copy.dims, copy.from.strides, copy.to.strides), size_of(copy.dtype));

@@ -1,4 +1,4 @@
-// Copies a tensor from one layout to another; padding of the destination becomes zero.
+// Copies a tensor from one layout to another, perhaps from float32 to bfloat16; padding of the destination becomes zero.
 #pragma once
 
 #include "ops/op.h"
@@ -9,6 +9,7 @@ struct LayoutCopy {
   DType dtype;
   Dims dims;
   Layout from, to;
+  DType to_dtype = dtype;
 };
 
 // Scratch and descriptor for prepare_layout_copy, which wants them in its binding.

@@ -34,7 +34,8 @@ std::vector<Candidate> propose_matmul(const Node& node) {
   const Value& y = *node.outputs[0];
   const size_t rank = y.dims.size();
   auto layout = rank > 2 ? layout_for_transpose(y) : std::nullopt;
-  if (layout && (layout->strides.back() == 1 || layout->strides[rank - 2] == 1)) strided.outputs[0] = *layout;
+  const bool rows = node.input(2) && kernel_dtype(node) == DType::bf16;  // the vector is added along them
+  if (layout && (layout->strides.back() == 1 || (layout->strides[rank - 2] == 1 && !rows))) strided.outputs[0] = *layout;
   candidates.insert(candidates.begin(), strided);
   return candidates;
 }
@@ -65,6 +66,13 @@ void infer_matmul(Node& node) {
 
 Settlement settle_matmul(const Node& node, const Settlement*) { return settle_product(product_of(node)); }
 Kernel prepare_matmul(const Node& node, const Binding& binding) { return prepare_product(product_of(node), binding); }
+std::optional<MixedPrecision> mix_matmul(const Node& node) { return mix_product(node, product_of(node)); }
+Settlement settle_mixed_matmul(const Node& node, const Settlement*) {
+  return settle_mixed_product(node, product_of(node));
+}
+Kernel prepare_mixed_matmul(const Node& node, const Binding& binding) {
+  return prepare_mixed_product(node, product_of(node), binding);
+}
 Kernel prepare_matmul_reference(const Node& node, const Binding& binding) {
   return prepare_product_reference(DType::f64, product_of(node), binding.inputs[0], binding.inputs[1],
                                    binding.in<double>(2), binding.outputs[0]);
@@ -109,18 +117,24 @@ Vals differentiate_matmul(Gradient& g) {
 
 std::vector<KernelEntry> kernels() {
   return {{DTypes::f32, {propose_matmul, settle_matmul, prepare_matmul}},
+          {DTypes::bf16, {propose_matmul, settle_mixed_matmul, prepare_mixed_matmul}},
           {DTypes::f64, plain_kernel(prepare_matmul_reference)}};
 }
 
 }  // namespace
 
 std::vector<Op> matmul_ops() {
-  return {{.type = "MatMul", .cpu = kernels(), .differentiate = differentiate_matmul, .parameter_slots = {0, 1}},
+  return {{.type = "MatMul",
+           .cpu = kernels(),
+           .differentiate = differentiate_matmul,
+           .mixed_precision = mix_matmul,
+           .parameter_slots = {0, 1}},
           {.type = "MatMul",
            .domain = "graft",
            .infer = infer_matmul,
            .cpu = kernels(),
-           .differentiate = differentiate_matmul}};
+           .differentiate = differentiate_matmul,
+           .mixed_precision = mix_matmul}};
 }
 
 }  // namespace graft

@@ -53,11 +53,15 @@ std::vector<const Op*> all_ops() {
 }
 
 DType kernel_dtype(const Node& node) {
+  DType found = DType::undefined;
   for (const auto* operands : {&node.inputs, &node.outputs}) {
     for (const Value* value : *operands) {
-      if (value && is_float(value->dtype)) return value->dtype;
+      if (!value || !is_float(value->dtype)) continue;
+      if (value->dtype == DType::bf16) return DType::bf16;
+      if (found == DType::undefined) found = value->dtype;
     }
   }
+  if (found != DType::undefined) return found;
   for (const auto* operands : {&node.inputs, &node.outputs}) {
     for (const Value* value : *operands) {
       if (value) return value->dtype;
@@ -66,15 +70,42 @@ DType kernel_dtype(const Node& node) {
   return DType::undefined;
 }
 
+namespace {
+
+bool has_bit(uint32_t mask, size_t i) { return i < 32 && ((mask >> i) & 1U) != 0; }
+
+bool is_mixed_as_wanted(const Node& node, const Op& op) {
+  auto mixed = op.mixed_precision(node);
+  if (!mixed) return false;
+  if (mixed->follows) return true;
+  auto fits = [](const Value* value, bool low, bool either) {
+    if (!value || value->opaque || !is_float(value->dtype)) return true;
+    if (either && value->dtype == DType::f32) return true;
+    return value->dtype == (low ? DType::bf16 : DType::f32);
+  };
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (!fits(node.inputs[i], has_bit(mixed->inputs, i), false)) return false;
+  }
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    if (!fits(node.outputs[i], has_bit(mixed->outputs, i), has_bit(mixed->optional, i))) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 const KernelFunctions* find_kernel(const Node& node) {
   const Op* op = find_op(node);
   if (!op) return nullptr;
   DType dtype = kernel_dtype(node);
+  if (dtype == DType::bf16 && op->mixed_precision && !is_mixed_as_wanted(node, *op)) return nullptr;
   for (const auto& entry : node.device == Device::cpu ? op->cpu : op->cuda) {
     if (contains(entry.dtypes, dtype)) return &entry.functions;
   }
   return nullptr;
 }
+
+std::optional<MixedPrecision> moves_elements(const Node&) { return MixedPrecision{.follows = true}; }
 
 void infer(Node& node) {
   const Op* op = find_op(node);

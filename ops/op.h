@@ -8,6 +8,7 @@
 
 #include <any>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,7 @@ enum class DTypes : uint32_t {
   none = 0,
   f32 = 1U << static_cast<int>(DType::f32),
   f64 = 1U << static_cast<int>(DType::f64),
+  bf16 = 1U << static_cast<int>(DType::bf16),
   f32_f64 = f32 | f64,
   any = 0xffffffff,
 };
@@ -75,6 +77,17 @@ inline bool contains(DTypes set, DType dtype) { return (static_cast<uint32_t>(se
 struct KernelEntry {
   DTypes dtypes;
   KernelFunctions functions;
+};
+
+// How a node works in mixed precision: bit i of a mask stands for operand i, or result i, which are bfloat16 while all
+// other floating-point values of the node stay float32. Arithmetic is float32 throughout.
+struct MixedPrecision {
+  uint32_t inputs = 0;
+  uint32_t outputs = 0;
+  uint32_t optional = 0;  // of the outputs: those that the kernel gives as float32 too, where that is wanted
+  // Instead of masks: results are bfloat16 where an operand is. One that `mixes` takes operands of both types, another
+  // wants them all alike.
+  bool follows = false, mixes = false;
 };
 
 class Gradient;          // ops/gradient.h
@@ -100,6 +113,8 @@ struct Op {
   bool broadcasts = false;  // ONNX's multidirectional broadcasting: the engine un-broadcasts gradients
   // Whether the node can be a step of an element-wise region, and which; `step` may be nullptr.
   bool (*elementwise)(const Node& node, ElementwiseStep* step) = nullptr;
+  // nullopt, or no function: the node has no kernel for bfloat16 on this machine.
+  std::optional<MixedPrecision> (*mixed_precision)(const Node& node) = nullptr;
   // Input slots that hold trainable weights when they are constants; statistics slots of normalisations.
   std::vector<int> parameter_slots = {};
   std::vector<int> statistic_slots = {};
@@ -110,8 +125,8 @@ const Op* find_op(const std::string& domain, const std::string& type);
 inline const Op* find_op(const Node& node) { return find_op(node.domain, node.type); }
 std::vector<const Op*> all_ops();
 
-// The dtype by which a node's kernel is looked up: the first floating-point dtype among its inputs, then its outputs,
-// else the dtype of the first operand.
+// The dtype by which a node's kernel is looked up: bfloat16 where any operand or result has it, else the first
+// floating-point dtype among its inputs, then its outputs, else the dtype of the first operand.
 DType kernel_dtype(const Node& node);
 // nullptr where the operator has no kernel for the node's device and dtype.
 const KernelFunctions* find_kernel(const Node& node);
@@ -130,6 +145,9 @@ KernelFunctions plain_in_place_kernel(PrepareFunction prepare);
 KernelFunctions elementwise_kernel(PrepareFunction prepare);
 // Output 0 is a view of input 0: Reshape, Squeeze, Identity...
 KernelFunctions view_kernel();
+
+// Op::mixed_precision of operators that only move elements.
+std::optional<MixedPrecision> moves_elements(const Node& node);
 
 std::vector<Candidate> propose_plain(const Node& node);
 std::vector<Candidate> propose_elementwise(const Node& node);

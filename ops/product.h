@@ -39,5 +39,9 @@ Kernel prepare_product_reference(DType dtype, const Product& product, const void
 // float32, on gemm_loops.
 Settlement settle_product(const Product& product);
 Kernel prepare_product(const Product& product, const Binding& binding);
+// a and b in bfloat16, c in float32, y in either; on oneDNN. nullopt where it cannot.
+std::optional<MixedPrecision> mix_product(const Node& node, const Product& product);
+Settlement settle_mixed_product(const Node& node, const Product& product);
+Kernel prepare_mixed_product(const Node& node, const Product& product, const Binding& binding);
 
 }  // namespace graft

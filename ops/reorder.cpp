@@ -1,4 +1,5 @@
-// graft.Reorder: the same tensor in another layout. lay_out puts it where a kernel wants what another did not leave.
+// graft.Reorder: the same tensor in another layout, perhaps as bfloat16. lay_out puts it where a kernel wants what another
+// did not leave.
 #include "ops/gradient.h"
 #include "ops/layout_copy.h"
 
@@ -22,12 +23,12 @@ std::vector<Candidate> propose_reorder(const Node& node) {
 
 LayoutCopy copy_of(const Node& node) {
   const Value& x = *node.inputs[0];
-  return {x.dtype, x.dims, x.layout, node.outputs[0]->layout};
+  return {x.dtype, x.dims, x.layout, node.outputs[0]->layout, node.outputs[0]->dtype};
 }
 
 Settlement settle_reorder(const Node& node, const Settlement*) {
   LayoutCopy copy = copy_of(node);
-  if (!copy.from.lies_as(copy.to, copy.dims)) return settle_layout_copy(copy);
+  if (copy.dtype != copy.to_dtype || !copy.from.lies_as(copy.to, copy.dims)) return settle_layout_copy(copy);
   Settlement settlement;
   settlement.views = {{0, 0}};
   return settlement;

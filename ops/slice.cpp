@@ -150,12 +150,14 @@ std::vector<Op> slice_ops() {
   return {{.type = "Slice",
            .infer = infer_slice,
            .cpu = {{DTypes::any, {propose_slice, settle_nothing, prepare_slice}}},
-           .differentiate = slice_rule},
+           .differentiate = slice_rule,
+           .mixed_precision = moves_elements},
           {.type = "SliceGrad",
            .domain = "graft",
            .infer = infer_slice_grad,
            .cpu = {{DTypes::any, {propose_slice_grad, settle_nothing, prepare_slice_grad}}},
-           .differentiate = slice_grad_rule}};
+           .differentiate = slice_grad_rule,
+           .mixed_precision = moves_elements}};
 }
 
 }  // namespace graft

@@ -61,7 +61,8 @@ std::vector<Op> transpose_ops() {
   return {{.type = "Transpose",
            .infer = infer_transpose,
            .cpu = {{DTypes::any, {propose_transpose, settle_transpose, prepare_transpose}}},
-           .differentiate = transpose_rule}};
+           .differentiate = transpose_rule,
+           .mixed_precision = moves_elements}};
 }
 
 }  // namespace graft

@@ -255,11 +255,13 @@ Kernel prepare_integer(const Node& node, const Binding& binding) {
 
 Op make_op(const Unary& row) {
   Op op{.type = row.type,
-        .cpu = {{DTypes::f32, elementwise_kernel(prepare_f32)},
+        .cpu = {mixed_elementwise_kernel(),
+                {DTypes::f32, elementwise_kernel(prepare_f32)},
                 {DTypes::f64, elementwise_kernel(prepare_scalar<double>)},
                 {DTypes::any, elementwise_kernel(prepare_integer)}},
         .differentiate = row.differentiate,
-        .elementwise = elementwise};
+        .elementwise = elementwise,
+        .mixed_precision = mixed_elementwise};
   if (!row.differentiate) op.gradient = GradientStatus::zero;
   return op;
 }
@@ -415,10 +417,12 @@ std::vector<Op> unary_ops() {
     ops.push_back({.type = row.type,
                    .domain = "graft",
                    .infer = infer_as_first,
-                   .cpu = {{DTypes::f32, elementwise_kernel(prepare_grad_f32)},
+                   .cpu = {mixed_elementwise_kernel(),
+                           {DTypes::f32, elementwise_kernel(prepare_grad_f32)},
                            {DTypes::f64, elementwise_kernel(prepare_grad_f64)}},
                    .differentiate = row.differentiate,
-                   .elementwise = elementwise_grad});
+                   .elementwise = elementwise_grad,
+                   .mixed_precision = mixed_elementwise});
   }
   for (const char* type : {"IsNaN", "IsInf"}) {
     ops.push_back(

@@ -92,6 +92,7 @@ MachineLimits measure_machine() {
   limits.cache_bytes = last_level_cache_bytes();
   limits.flops_f32 = multiply_add_rate(multiply_add_f32);
   limits.flops_f64 = multiply_add_rate(multiply_add_f64);
+  limits.flops_bf16 = has_bfloat16() ? best_rate(rounds, budget, bfloat16_product()) : limits.flops_f32;
   {
     constexpr int64_t passes = 8;
     Triad cached(std::clamp(limits.cache_bytes / 2, mib, 64 * mib));

@@ -41,7 +41,7 @@ std::string key_of(const TrainingOptions& o) {
   out << o.output << '|' << o.batchnorm_live << o.accumulate << '|' << o.clip_norm << '|' << key_of(o.loss) << '|'
       << static_cast<int>(rule.type) << '|' << rule.momentum << '|' << rule.dampening << '|' << rule.nesterov << '|'
       << rule.beta1 << '|' << rule.beta2 << '|' << rule.eps << '|' << rule.weight_decay;
-  std::string key = out.str();
+  std::string key = cat(out.str(), '|', o.dtype);
   for (const auto& name : o.trainable) key += '|' + name;
   return key;
 }
@@ -195,12 +195,16 @@ void Session::forget_programs() {
   arena_ = nullptr;
 }
 
-void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch) const {
+void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch, DType dtype) {
   graph.prune();
   fuse(graph, options_.disabled);
   if (!options_.disabled.count("sparse_gradients")) sparse_gradients(graph);
   graph.sort();
   if (watch) watch("fuse", graph);
+  if (dtype == DType::bf16) {
+    mixed_nodes_ = mix_precision(graph);
+    if (watch) watch("mix_precision", graph);
+  }
   std::map<std::string, Layout> masters;
   for (const auto& state : graph.states) {
     const std::string& name = state.in->name;
@@ -218,9 +222,9 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
 }
 
 std::shared_ptr<Program> Session::compile(const std::string& key, std::unique_ptr<Graph> graph,
-                                          const MayLayOut& may_lay_out, bool shares_arena) {
+                                          const MayLayOut& may_lay_out, DType dtype, bool shares_arena) {
   make_room();
-  finish(*graph, may_lay_out, {});
+  finish(*graph, may_lay_out, {}, dtype);
   // Masters move before moments come, which then take the memory that is left behind.
   for (bool fresh : {false, true}) {
     for (const auto& state : graph->states) {
@@ -347,12 +351,12 @@ TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, cons
   std::unique_ptr<Graph> apply;
   auto graph = training_graph(dims, options, &apply, {});
   bool settled = settled_.contains(configuration);
-  programs.step = compile(key, std::move(graph), settled ? leave_all : lays_out_step(options));
+  programs.step = compile(key, std::move(graph), settled ? leave_all : lays_out_step(options), options.dtype);
   settled_.insert(configuration);
   // Parameters and accumulators lie as the steps want them. It runs while the outputs of a step are still wanted.
   MayLayOut lays_out_apply = [](const State& state) { return state.in->kind == StateKind::moment; };
   if (options.accumulate && (!programs.apply || programs.apply->stale()))
-    programs.apply = compile(apply_key, std::move(apply), lays_out_apply, false);
+    programs.apply = compile(apply_key, std::move(apply), lays_out_apply, DType::f32, false);
   return programs;
 }
 
@@ -395,14 +399,15 @@ Trainability Session::trainability(const std::map<std::string, Dims>& dims, cons
 StepCost Session::training_cost(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
   std::unique_ptr<Graph> apply;
   auto graph = training_graph(dims, options, &apply, {});
-  finish(*graph, lays_out_step(options), {});
+  finish(*graph, lays_out_step(options), {}, options.dtype);
   return {plan_memory(*graph, settle(*graph)).peak_bytes(), flops(*graph)};
 }
 
 std::string Session::text_after(const std::string& pass, const std::map<std::string, Dims>& dims,
                                 const TrainingOptions* options) {
   const std::vector<std::string> passes = {"lift",      "classify",      "specialise", "decompose",
-                                           "recognise", "differentiate", "fuse",       "lay_out"};
+                                           "recognise", "differentiate", "fuse",       "mix_precision",
+                                           "lay_out"};
   if (std::find(passes.begin(), passes.end(), pass) == passes.end()) {
     std::string allowed;
     for (const auto& name : passes) allowed += (allowed.empty() ? "" : ", ") + name;
@@ -416,7 +421,8 @@ std::string Session::text_after(const std::string& pass, const std::map<std::str
   std::unique_ptr<Graph> apply;
   try {
     auto graph = options ? training_graph(dims, *options, &apply, watch) : specialised(dims, Mode::infer, {}, watch);
-    if (text.empty()) finish(*graph, options ? lays_out_step(*options) : leave_all, watch);
+    DType dtype = options ? options->dtype : DType::f32;
+    if (text.empty()) finish(*graph, options ? lays_out_step(*options) : leave_all, watch, dtype);
   } catch (const Error&) {
     if (text.empty()) throw;  // what a later pass refuses was printed before
   }

@@ -43,6 +43,9 @@ struct TrainingOptions {
   bool batchnorm_live = true;          // statistics of trainable BatchNormalization nodes follow the data
   double clip_norm = 0;                // 0: off
   bool accumulate = false;             // gradients go into accumulators; apply() uses them
+  // bf16: mixed precision. What lies between operators and the copies of weights that they read are bfloat16; weights,
+  // their gradients, sums, statistics and the loss stay float32.
+  DType dtype = DType::f32;
 };
 
 // The Programs of one training configuration at one shape.
@@ -97,6 +100,8 @@ class Session {
   TrainingPrograms training(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
 
   ProgramCounts program_counts() const;
+  // Of the last training Program that was compiled in mixed precision.
+  const MixedNodes& mixed_nodes() const { return mixed_nodes_; }
   // Gives up all Programs, for what comes next to have their memory.
   void forget_programs();
 
@@ -119,9 +124,9 @@ class Session {
   // The passes behind differentiation, up to final layouts. A state in the store that still lies plain may be laid
   // otherwise where `may_lay_out` says so; Programs that read it are compiled again.
   using MayLayOut = std::function<bool(const State&)>;
-  void finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch) const;
+  void finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch, DType dtype = DType::f32);
   std::shared_ptr<Program> compile(const std::string& key, std::unique_ptr<Graph> graph, const MayLayOut& may_lay_out,
-                                   bool shares_arena = true);
+                                   DType dtype = DType::f32, bool shares_arena = true);
   std::set<std::string> all_parameters() const;
   std::shared_ptr<Program> cached(const std::string& key);
   void make_room();
@@ -137,6 +142,7 @@ class Session {
   std::map<std::string, Cached> programs_;
   int64_t asked_ = 0;
   ProgramCounts counts_;
+  MixedNodes mixed_nodes_;
   std::set<std::string> settled_;  // training configurations that have chosen the layouts of their parameters
   std::shared_ptr<Arena> arena_;   // the largest so far
 };

@@ -42,14 +42,16 @@ class RegionJoiner {
   }
 
  private:
+  static bool fits_tiles(const Value& value) { return value.dtype == DType::f32 || value.dtype == DType::bf16; }
+
   static bool is_candidate(const Node& node) {
     const Op* op = find_op(node);
     if (!op || !op->elementwise || node.outputs.size() != 1 || node.stage != Stage::step || node.device != Device::cpu)
       return false;
     const Value& y = *node.outputs[0];
-    if (y.dtype != DType::f32 || y.count() < 1 || !op->elementwise(node, nullptr)) return false;
+    if (!fits_tiles(y) || y.count() < 1 || !op->elementwise(node, nullptr)) return false;
     return std::all_of(node.inputs.begin(), node.inputs.end(),
-                       [](const Value* x) { return !x || x->dtype == DType::f32 || x->is_constant(); });
+                       [](const Value* x) { return !x || fits_tiles(*x) || x->is_constant(); });
   }
 
   void add_sum(Node* node) {
@@ -156,7 +158,7 @@ class RegionJoiner {
     std::vector<Value*> inputs;
     for (Value* input : inputs_of(region)) {
       Value* stand_in = nullptr;
-      if (pattern::number(input) || input->dtype != DType::f32) {
+      if (pattern::number(input) || !fits_tiles(*input)) {
         stand_in = body->add_constant(input->data);
       } else {
         stand_in = body->add_input(cat('x', inputs.size()), input->dtype, input->dims);

@@ -25,8 +25,14 @@ class LayoutChooser {
   void run() {
     std::vector<Blocker> missing;
     for (Node* node : graph_.node_list()) {
-      if (find_kernel(*node)) choose(node);
-      else missing.push_back(node->blocker(cat("has no kernel for ", kernel_dtype(*node))));
+      if (is_working_copy(*node)) {
+        working_copies_.push_back(node);
+        node->outputs[0]->layout = Layout::plain(node->outputs[0]->dims);
+      } else if (find_kernel(*node)) {
+        choose(node);
+      } else {
+        missing.push_back(node->blocker(cat("has no kernel for ", kernel_dtype(*node))));
+      }
     }
     if (!missing.empty()) throw UnsupportedError::listing("cannot be computed", std::move(missing));
     graph_.insert_before(nullptr);
@@ -34,9 +40,16 @@ class LayoutChooser {
     for (auto& state : graph_.states) {
       if (state.out) state.out = as(state.out, state.in->layout);
     }
+    for (Node* node : working_copies_) graph_.erase(node);
   }
 
  private:
+  // A cast of a state leaves the layout of the state open: those who read it get it cast and laid out in one.
+  static bool is_working_copy(const Node& node) {
+    return node.domain.empty() && node.type == "Cast" && node.inputs[0]->is_state() &&
+           node.inputs[0]->dtype == DType::f32 && node.outputs[0]->dtype == DType::bf16;
+  }
+
   static double traffic(const Value& value) { return 2.0 * static_cast<double>(byte_count(value.dtype, value.dims)); }
   static bool is_known_once(const Value& value) {
     return value.is_constant() || (value.producer && value.producer->stage == Stage::prologue);
@@ -46,7 +59,9 @@ class LayoutChooser {
     double total = candidate.cost;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       Value* value = node.inputs[i];
-      if (!value || value->opaque || candidate.inputs[i] == value->layout || free_states_.count(value)) continue;
+      if (!value || value->opaque || candidate.inputs[i] == value->layout || free_states_.count(value) ||
+          (value->producer && is_working_copy(*value->producer)))
+        continue;
       auto copies = copies_.find(value);
       bool exists =
           copies != copies_.end() && std::any_of(copies->second.begin(), copies->second.end(),
@@ -84,19 +99,21 @@ class LayoutChooser {
 
   // The value itself, or a copy of it in another layout.
   Value* as(Value* value, const Layout& layout) {
-    if (value->layout == layout) return value;
+    const bool working_copy = value->producer && is_working_copy(*value->producer);
+    if (value->layout == layout && !working_copy) return value;
     for (Value* copy : copies_[value]) {
       if (copy->layout == layout) return copy;
     }
     if (value->producer) graph_.set_provenance(value->producer->provenance);
-    Node* reorder = graph_.add_node("graft", "Reorder", {value}, 1);
+    Value* from = working_copy ? value->producer->inputs[0] : value;
+    Node* reorder = graph_.add_node("graft", "Reorder", {from}, 1);
     Value* copy = reorder->outputs[0];
     copy->dtype = value->dtype;
     copy->dims = value->dims;
     copy->ranked = true;
     copy->layout = layout;
-    bool read_only_state = value->is_state() && !is_written(value);
-    reorder->stage = is_known_once(*value) || read_only_state ? Stage::prologue : Stage::step;
+    bool read_only_state = from->is_state() && !is_written(from);
+    reorder->stage = is_known_once(*from) || read_only_state ? Stage::prologue : Stage::step;
     copies_[value].push_back(copy);
     return copy;
   }
@@ -120,6 +137,7 @@ class LayoutChooser {
 
   Graph& graph_;
   std::unordered_set<const Value*> free_states_;
+  std::vector<Node*> working_copies_;
   std::unordered_map<const Value*, std::vector<Value*>> copies_;
 };
 

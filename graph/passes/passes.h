@@ -72,6 +72,16 @@ void fuse(Graph& graph, const std::set<std::string>& disabled = {});
 // Returns how many.
 int sparse_gradients(Graph& graph);
 
+// What mix_precision found.
+struct MixedNodes {
+  int64_t low = 0;                    // nodes that read or give bfloat16
+  std::map<std::string, int> wide{};  // by type: nodes that have no kernel for the bfloat16 that they are given
+};
+
+// Values become bfloat16 where Op::mixed_precision has it so, with a Cast wherever it meets float32. States and the
+// outputs of the graph stay float32. The graph is sorted.
+MixedNodes mix_precision(Graph& graph);
+
 // Marks the nodes that depend on constants and unwritten states only: they run when states are bound, not every step.
 void split_prologue(Graph& graph);
 

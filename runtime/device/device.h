@@ -22,6 +22,9 @@ std::unique_ptr<Stream> make_stream(Device device);
 void set_thread_count(int threads);
 int thread_count();
 
+// Whether the CPU has instructions that multiply bfloat16 (AVX-512 BF16, AMX), and oneDNN uses them.
+bool has_bfloat16();
+
 // Splits [0, count) into contiguous ranges, one a thread, when there is enough work: `cost` is the rough number of
 // elementary operations of one item. f(begin, end) must not throw.
 void parallel_for(int64_t count, int64_t cost, const std::function<void(int64_t begin, int64_t end)>& f);

@@ -145,5 +145,23 @@ TEST(Conv, WeightsLargerThanTheInputAreRefused) {
   EXPECT_THROW(run_op("", "Conv", {x, Tensor(DType::f32, {3, 2, 9, 1})}, 1), ModelError);
 }
 
+// Forward, both gradients, with bias and without, grouped and depthwise, odd numbers of channels.
+TEST(Conv, MixedPrecision) {
+  if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
+  constexpr double tolerance = 4e-2;  // sums of a few hundred products, rounded to 8 bits
+  auto check = [&](const std::string& text) { check_mixed(text, "any", 0, {}, tolerance); };
+  for (const char* c : {"32", "19"}) {
+    check(cat("(float[2,", c, ",9,7] x, float[16,", c, ",3,3] w, float[16] b) => (y) ",
+              "{ y = Conv<pads = [1, 1, 1, 1]>(x, w, b) }"));
+    check(cat("(float[2,16,9,7] dy, float[16,", c, ",3,3] w) => (dx) { dx = graft.ConvGradData<pads = [1, 1, 1, 1], ",
+              "x_shape = [2, ", c, ", 9, 7]>(dy, w) }"));
+    check(cat("(float[2,", c, ",9,7] x, float[2,16,9,7] dy) => (dw, db) { dw, db = graft.ConvGradWeights<",
+              "pads = [1, 1, 1, 1], w_shape = [16, ", c, ", 3, 3]>(x, dy) }"));
+  }
+  check("(float[2,32,9,7] x, float[32,1,3,3] w) => (y) { y = Conv<pads = [1, 1, 1, 1], group = 32>(x, w) }");
+  check("(float[2,32,9] x, float[64,8,3] w) => (y) { y = Conv<pads = [1, 1], group = 4>(x, w) }");
+  check("(float[2,32,7,6] x, float[32,48,2,2] w) => (y) { y = ConvTranspose<strides = [2, 2]>(x, w) }");
+}
+
 }  // namespace
 }  // namespace graft::test

@@ -2,6 +2,7 @@
 
 #include "graph/passes/passes.h"
 #include "runtime/evaluate.h"
+#include "tests/support/check_op.h"
 #include "tests/support/run_op.h"
 #include "tests/support/text_graph.h"
 
@@ -94,6 +95,37 @@ TEST(Elementwise, OverwritesWhatIsReadNoMore) {
   }
   std::set<std::pair<std::string, std::string>> wanted = {{"a", "x"}, {"y", "x"}, {"y", "p"}};
   EXPECT_EQ(found, wanted);  // not (a, p) and (a, q), which are read later; nor (y, q), read after y is written
+}
+
+// Results are rounded once, whatever lies between them.
+TEST(Elementwise, MixedPrecision) {
+  for (const char* dims : {"[1]", "[7]", "[3,37]", "[2,5,3,4]", "[700,3]", "[2,3,5000]"}) {
+    std::string x = cat("(float", dims, " x");
+    for (const char* type : {"Relu", "Tanh", "Gelu", "Sigmoid"})
+      check_mixed(cat(x, ") => (y) { y = ", type, "(x) }"));
+    check_mixed(cat(x, ", float", dims, " s) => (y) { y = graft.ReluGrad(x, s) }"));
+    check_mixed(cat(x, ", float", dims, " s) => (y) { y = graft.GeluGrad(x, s) }"));
+    check_mixed(cat(x, ") => (y) <float a = {-0.5}, float b = {1}> { y = Clip(x, a, b) }"));
+    check_mixed(cat(x, ", float s, float", dims, " z) => (y) { y = Sum(x, s, z) }"));
+  }
+  for (const char* tag : {"nChw16c", "nhwc"}) {
+    check_mixed("(float[2,19,3,5] a, float[19,1,1] b) => (y) { y = Add(a, b) }", tag);
+    check_mixed("(float[2,19,3,5] a, float[2,19,3,5] b) => (y) { y = Mul(a, b) }", tag);
+    check_mixed("(float[2,19,3,5] a) => (y) { y = Sigmoid(a) }", tag);
+  }
+}
+
+// Casts and operands of both types in a region, values kept as both, a sum.
+TEST(Elementwise, MixesTypesInARegion) {
+  for (const char* dims : {"[7]", "[3,37]", "[300,257]"}) {
+    std::string type = cat("float", dims);
+    expect_as_unfused(cat("(", type, " x, ", type, " p) => (y, z) { a = Cast<to = 16>(x) b = Cast<to = 1>(a) ",
+                          "y = Mul(b, p) z = Relu(y) }"),
+                      1e-2);
+  }
+  auto expected = run(*graph_from_text("(float[30,257] x) => (s) <int64[1] axes = {0}> { a = Tanh(x) b = Exp(a) s = ReduceSum(b, axes) }"));
+  auto got = run(*region_of("(float[30,257] x) => (s) <int64[1] axes = {0}> { l = Cast<to = 16>(x) y = Cast<to = 1>(l) a = Tanh(y) b = Exp(a) s = ReduceSum(b, axes) }"));
+  expect_close(got[0], expected[0], 1e-2);
 }
 
 }  // namespace

@@ -114,5 +114,24 @@ TEST(Gemm, ScaledAndBroadcast) {
   check_op("(float[5,7] a, float[7,3] b) => (y) { y = Gemm<alpha = 2.0>(a, b) }");
 }
 
+TEST(MatMul, MixedPrecision) {
+  if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
+  constexpr double tolerance = 4e-2;
+  auto check = [&](const std::string& text) { check_mixed(text, "any", 0, {}, tolerance); };
+  check("(float[33,70] a, float[70,19] b) => (y) { y = MatMul(a, b) }");
+  check("(float[2,3,33,70] a, float[70,19] b) => (y) { y = MatMul(a, b) }");
+  check("(float[2,3,33,70] a, float[2,1,70,19] b) => (y) { y = MatMul(a, b) }");
+  check("(float[1,1,1] a, float[1,1] b) => (y) { y = MatMul(a, b) }");
+  check("(float[2,33,70] a, float[70,19] b, float[19] c) => (y) { y = graft.MatMul(a, b, c) }");
+  for (const char* flags : {"transA = 1", "transB = 1", "transA = 1, transB = 1"}) {
+    bool ta = std::string_view(flags).find("transA") != std::string_view::npos;
+    bool tb = std::string_view(flags).find("transB") != std::string_view::npos;
+    std::string a = ta ? "70,33" : "33,70", b = tb ? "19,70" : "70,19";
+    check(cat("(float[", a, "] a, float[", b, "] b) => (y) { y = graft.MatMul<", flags, ">(a, b) }"));
+    check(cat("(float[", a, "] a, float[", b, "] b) => (y) { y = Gemm<", flags, ", alpha = 0.5>(a, b) }"));
+    check(cat("(float[", a, "] a, float[", b, "] b, float[19] c) => (y) { y = Gemm<", flags, ">(a, b, c) }"));
+  }
+}
+
 }  // namespace
 }  // namespace graft::test

@@ -49,13 +49,7 @@ void run(const Node& node, const std::vector<Tensor>& inputs, std::vector<Tensor
   stream->synchronize();
 }
 
-}  // namespace
-
-void check_layout(const std::string& text, const std::string& tag, size_t operand, const Feeds& feeds,
-                  double tolerance) {
-  SCOPED_TRACE(cat(text, " with operand ", operand, " in ", tag));
-  auto graph = graph_from_text(text);
-  const Node& node = **graph->nodes().begin();
+std::vector<Tensor> random_inputs(const Node& node, const Feeds& feeds) {
   std::vector<Tensor> plain;
   unsigned seed = 1;
   for (const Value* input : node.inputs) {
@@ -65,8 +59,15 @@ void check_layout(const std::string& text, const std::string& tag, size_t operan
     else if (auto given = feeds.find(input->name); given != feeds.end()) plain.push_back(given->second);
     else plain.push_back(random_feed(input->dtype, input->dims, is_float(input->dtype) ? -2 : 0, 2, seed));
   }
-  auto expected = evaluate(node, plain);
+  return plain;
+}
 
+// The node's kernel in the layouts that it proposes first for `operand` in the layout `tag`.
+void check_proposal(const Node& node, const std::string& tag, size_t operand, const std::vector<Tensor>& plain,
+                    const std::vector<Tensor>& expected, double tolerance) {
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (node.inputs[i]) node.inputs[i]->layout = Layout::plain(node.inputs[i]->dims);
+  }
   if (tag != "any") node.inputs[operand]->layout = layout_of_tag(tag, node.inputs[operand]->dims);
   Candidate candidate = find_kernel(node)->propose(node).at(0);
   if (tag != "any") {
@@ -87,9 +88,51 @@ void check_layout(const std::string& text, const std::string& tag, size_t operan
     const Value& value = *node.outputs[i];
     Layout as_plain = Layout::plain(value.dims);
     Tensor got = relayout(value, outputs[i], value.layout, as_plain).reshaped(value.dims);
-    expect_close(got, expected[i], tolerance, cat("output ", i));
+    expect_close(got.cast(expected[i].dtype()), expected[i], tolerance, cat("output ", i));
     // The same storage again, with padding that is surely zero.
     expect_close(outputs[i], relayout(value, got, as_plain, value.layout), 0, cat("padding of output ", i));
+  }
+}
+
+}  // namespace
+
+void check_layout(const std::string& text, const std::string& tag, size_t operand, const Feeds& feeds,
+                  double tolerance) {
+  SCOPED_TRACE(cat(text, " with operand ", operand, " in ", tag));
+  auto graph = graph_from_text(text);
+  const Node& node = **graph->nodes().begin();
+  std::vector<Tensor> plain = random_inputs(node, feeds);
+  check_proposal(node, tag, operand, plain, evaluate(node, plain), tolerance);
+}
+
+void check_mixed(const std::string& text, const std::string& tag, size_t operand, const Feeds& feeds,
+                 double tolerance) {
+  SCOPED_TRACE(cat(text, " in bfloat16 with operand ", operand, " in ", tag));
+  auto graph = graph_from_text(text);
+  const Node& node = **graph->nodes().begin();
+  std::vector<Tensor> plain = random_inputs(node, feeds);
+  auto mixed = find_op(node)->mixed_precision(node);
+  ASSERT_TRUE(mixed) << "no kernel for bfloat16";
+  auto is_low = [&](uint32_t mask, size_t i) { return mixed->follows || ((mask >> i) & 1U) != 0; };
+  for (size_t i = 0; i < plain.size(); ++i) {
+    if (plain[i].defined() && plain[i].dtype() == DType::f32 && is_low(mixed->inputs, i))
+      plain[i] = plain[i].cast(DType::bf16).cast(DType::f32);
+  }
+  std::vector<Tensor> expected = evaluate(node, plain);
+  for (size_t i = 0; i < plain.size(); ++i) {
+    if (!plain[i].defined() || plain[i].dtype() != DType::f32 || !is_low(mixed->inputs, i)) continue;
+    node.inputs[i]->dtype = DType::bf16;
+    plain[i] = plain[i].cast(DType::bf16);
+  }
+  for (bool wide : {true, false}) {
+    if (wide && mixed->optional == 0) continue;
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      Value* output = node.outputs[i];
+      const bool optional = ((mixed->optional >> i) & 1U) != 0;
+      if (output && is_float(output->dtype))
+        output->dtype = is_low(mixed->outputs, i) && !(wide && optional) ? DType::bf16 : DType::f32;
+    }
+    check_proposal(node, tag, operand, plain, expected, tolerance);
   }
 }
 

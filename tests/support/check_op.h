@@ -41,6 +41,11 @@ void check_op(const std::string& text, const Feeds& feeds = {}, const OpCheck& c
 void check_layout(const std::string& text, const std::string& tag, size_t operand = 0, const Feeds& feeds = {},
                   double tolerance = 1e-6);
 
+// Runs the text's only node with operands and results in bfloat16 as its Op::mixed_precision has it, and expects what
+// float32 gives on the same operands; results that may be either are checked as both. Layouts as in check_layout.
+void check_mixed(const std::string& text, const std::string& tag = "any", size_t operand = 0, const Feeds& feeds = {},
+                 double tolerance = 1e-2);
+
 // The layout that a tag names, for dims of its rank.
 Layout layout_of_tag(const std::string& tag, const Dims& dims);
 

@@ -20,6 +20,19 @@ memory::data_type dnnl_dtype(DType dtype) {
   }
 }
 
+bool has_bfloat16() {
+  static const bool has = [] {
+    switch (dnnl::get_effective_cpu_isa()) {
+      case dnnl::cpu_isa::avx512_core_bf16:
+      case dnnl::cpu_isa::avx512_core_fp16:
+      case dnnl::cpu_isa::avx512_core_amx:
+      case dnnl::cpu_isa::avx512_core_amx_fp16: return true;
+      default: return false;
+    }
+  }();
+  return has;
+}
+
 memory::desc dnnl_desc(DType dtype, const Dims& dims, const Layout& layout) {
   if (dims.empty()) return {{1}, dnnl_dtype(dtype), memory::dims{1}};
   if (layout.blocks.empty()) return {dims, dnnl_dtype(dtype), layout.strides};

@@ -2,12 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 namespace graft {
 
 // Multiply-adds in registers, enough of them at a time to hide their latency. Return the FLOPs done, two for each.
 double multiply_add_f32(int64_t rounds);
 double multiply_add_f64(int64_t rounds);
+
+// A product of bfloat16 matrices that fit in the cache, on all threads: what the units for it reach, which no loop in
+// registers can tell from outside the library. Made once, run as often as wanted; where has_bfloat16() only.
+std::function<double()> bfloat16_product();
 
 // a = b + s * c. `streaming` writes past the caches; `a` is then aligned to 64 bytes and `count` a multiple of 64.
 void triad(float* a, const float* b, const float* c, int64_t count, bool streaming);

@@ -1,0 +1,59 @@
+// Vectors of float32 from and to arrays of float32 or bfloat16. Included once for every instruction set, from files that
+// Highway's foreach_target.h compiles again and again.
+#if defined(GRAFT_OPS_BFLOAT16_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef GRAFT_OPS_BFLOAT16_INL_H
+#undef GRAFT_OPS_BFLOAT16_INL_H
+#else
+#define GRAFT_OPS_BFLOAT16_INL_H
+#endif
+
+#include <hwy/highway.h>
+
+#include "graph/dtype.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const double* from) {
+  return hn::LoadU(d, from);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const BFloat16* from) {
+  const hn::RebindToUnsigned<D> wide;
+  const hn::Rebind<uint16_t, D> narrow;
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(wide, hn::LoadU(narrow, &from->bits))));
+}
+
+template <class D>
+HWY_INLINE void store(hn::Vec<D> x, D d, float* to) {
+  hn::StoreU(x, d, to);
+}
+template <class D>
+HWY_INLINE void store(hn::Vec<D> x, D d, double* to) {
+  hn::StoreU(x, d, to);
+}
+// Rounds to nearest even; NaN stays NaN.
+template <class D>
+HWY_INLINE void store(hn::Vec<D> x, D d, BFloat16* to) {
+  const hn::RebindToUnsigned<D> wide;
+  const hn::RebindToSigned<D> integers;
+  const hn::Rebind<uint16_t, D> narrow;
+  const auto bits = hn::BitCast(wide, x);
+  const auto high = hn::ShiftRight<16>(bits);
+  const auto half = hn::Add(hn::And(high, hn::Set(wide, 1)), hn::Set(wide, 0x7fff));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(bits, half));
+  const auto quiet = hn::Or(high, hn::Set(wide, 0x40));
+  const auto chosen = hn::IfThenElse(hn::RebindMask(wide, hn::IsNaN(x)), quiet, rounded);
+  hn::StoreU(hn::DemoteTo(narrow, hn::BitCast(integers, chosen)), narrow, &to->bits);
+}
+
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
