@@ -40,7 +40,7 @@ HWY_INLINE void store(hn::Vec<D> x, D d, double* to) {
 }
 // Rounds to nearest even; NaN stays NaN.
 template <class D>
-HWY_INLINE void store(hn::Vec<D> x, D d, BFloat16* to) {
+HWY_INLINE void store(hn::Vec<D> x, [[maybe_unused]] D d, BFloat16* to) {
   const hn::RebindToUnsigned<D> wide;
   const hn::RebindToSigned<D> integers;
   const hn::Rebind<uint16_t, D> narrow;

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <hwy/highway.h>
 
+#include "ops/op.h"
 #include "tests/support/check_op.h"
 #include "tests/support/run_op.h"
 
