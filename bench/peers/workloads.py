@@ -14,23 +14,48 @@ MODELS = {
                "vocabulary": 30522},
 }
 
+# What is trained where not all is: globs of parameter names. All modules without any of them are in inference mode.
+PARTS = {
+    ("resnet50", 8, "last_block"): {"title": "last block and head", "train": ["layer4.2.*", "fc.*"]},
+    ("minilm", 8, "norms"): {"title": "normalisations, biases and head",
+                             "train": ["*LayerNorm*", "*.bias", "*classifier*"]},
+}
+
 PEERS = {
     "torch": "PyTorch",
     "torch_tuned": "PyTorch, channels-last and fused AdamW",
     "torch_compile": "PyTorch, torch.compile",
     "ort": "onnxruntime-training",
 }
+# By autocast; bfloat16 is compared with the fastest peer of either type.
+LOW_PEERS = {
+    "torch_tuned_bf16": "PyTorch, channels-last and fused AdamW, bfloat16",
+    "torch_compile_bf16": "PyTorch, torch.compile, bfloat16",
+}
+
+
+def key_of(name, batch, part):
+    return f"{name}/{batch}" + (f"/{part}" if part else "")
+
+
+def title_of(name, batch, part):
+    trained = f", {PARTS[name, batch, part]['title']}" if part else ""
+    return f"{MODELS[name]['title']}, batch {batch}{trained}"
+
+
+def trained(name, batch, part):
+    return PARTS[name, batch, part]["train"] if part else ["*"]
 
 
 def rows(globs):
-    """(model, batch) of every workload that one of the globs matches, as "mlp" or "mlp/32"."""
-    found = [(name, batch) for name, model in MODELS.items() for batch in model["batches"]
-             if any(fnmatch.fnmatch(text, glob) for glob in globs for text in (name, f"{name}/{batch}"))]
-    unmatched = [g for g in globs if not any(fnmatch.fnmatch(t, g) for n, m in MODELS.items()
-                                             for t in [n, *(f"{n}/{b}" for b in m["batches"])])]
+    """(model, batch, part) of every workload that a glob matches, as "mlp", "mlp/32" or "resnet50/8/last_block"; part is
+    "" where all is trained."""
+    known = [(name, batch, "") for name, model in MODELS.items() for batch in model["batches"]] + list(PARTS)
+    names = {row: {row[0], key_of(*row)} for row in known}
+    unmatched = [g for g in globs if not any(fnmatch.fnmatch(text, g) for texts in names.values() for text in texts)]
     if unmatched:
-        raise SystemExit(f"no workload matches {', '.join(unmatched)}: there are {', '.join(MODELS)}")
-    return found
+        raise SystemExit(f"no workload matches {', '.join(unmatched)}: there are {', '.join(map(lambda r: key_of(*r), known))}")
+    return [row for row in known if any(fnmatch.fnmatch(text, glob) for glob in globs for text in names[row])]
 
 
 def arrays(numpy, name, batch):
