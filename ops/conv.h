@@ -54,6 +54,13 @@ Settlement settle_conv(const Node& node, const Settlement* forward);
 Kernel prepare_conv(const Node& node, const Binding& binding);
 std::optional<MixedPrecision> mix_conv(const Node& node);
 
+// Gradients of 1x1 weights as products, mixed precision: as below. Sets layouts of a candidate.
+bool pointwise_fits(const ConvProblem& p);
+void propose_pointwise(const ConvProblem& p, Candidate& candidate);
+bool lies_for_pointwise(const Node& node, const ConvProblem& p);
+Settlement settle_pointwise(const Node& node, const ConvProblem& p);
+Kernel prepare_pointwise(const Node& node, const ConvProblem& p, const Binding& binding);
+
 // Winograd's algorithm, float32: whether it can, what it wants, and whether the node's layouts are that. The attribute
 // winograd = 0 forbids it.
 bool winograd_fits(const Node& node, const ConvProblem& p);

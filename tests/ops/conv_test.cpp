@@ -158,6 +158,10 @@ TEST(Conv, MixedPrecision) {
     check(cat("(float[2,", c, ",9,7] x, float[2,16,9,7] dy) => (dw, db) { dw, db = graft.ConvGradWeights<",
               "pads = [1, 1, 1, 1], w_shape = [16, ", c, ", 3, 3]>(x, dy) }"));
   }
+  for (const char* c : {"32", "19", "1"}) {
+    check(cat("(float[2,", c, ",9,7] x, float[2,16,9,7] dy) => (dw, db) { dw, db = graft.ConvGradWeights<",
+              "w_shape = [16, ", c, ", 1, 1]>(x, dy) }"));
+  }
   check("(float[2,32,9,7] x, float[32,1,3,3] w) => (y) { y = Conv<pads = [1, 1, 1, 1], group = 32>(x, w) }");
   check("(float[2,32,9] x, float[64,8,3] w) => (y) { y = Conv<pads = [1, 1], group = 4>(x, w) }");
   check("(float[2,32,7,6] x, float[32,48,2,2] w) => (y) { y = ConvTranspose<strides = [2, 2]>(x, w) }");
