@@ -112,6 +112,7 @@ struct Plan {
       }
     }
     for (size_t& output : outputs) output += low.size();
+    for (size_t i = 0; i < inputs; ++i) broadcast.push_back(node.inputs[i]->dims != full->dims);
     std::vector<Step> loading;
     for (size_t i : low) loading.push_back({{.keeps_zero = true}, {i}});
     steps.insert(steps.begin(), loading.begin(), loading.end());
@@ -152,7 +153,9 @@ struct Plan {
       auto now = static_cast<int64_t>(s);
       auto slot = std::find_if(busy_until.begin(), busy_until.end(), [&](int64_t until) { return until <= now; });
       if (slot == busy_until.end()) slot = busy_until.insert(slot, 0);
-      *slot = std::max(last_read(given + s), now + 1);
+      // What was loaded of a broadcast operand lies closer than the results that are made of it.
+      const bool close = s < loads && broadcast[steps[s].operands[0]];
+      *slot = std::max(last_read(given + s) + (close ? 1 : 0), now + 1);
       targets.push_back(~(slot - busy_until.begin()));
     }
     *slot_count = static_cast<int64_t>(busy_until.size());
@@ -160,6 +163,7 @@ struct Plan {
   }
 
   size_t inputs = 0;
+  std::vector<bool> broadcast;  // of the inputs
   size_t given = 0;  // inputs and constants
   const Value* full = nullptr;
   const Node* sum = nullptr;  // in the body; nullptr: there is none

@@ -110,9 +110,13 @@ TEST(Elementwise, MixedPrecision) {
   }
   for (const char* tag : {"nChw16c", "nhwc"}) {
     check_mixed("(float[2,19,3,5] a, float[19,1,1] b) => (y) { y = Add(a, b) }", tag);
+    check_mixed("(float[19,1,1] a, float[2,19,3,5] b) => (y) { y = Mul(a, b) }", tag, 1);
+    check_mixed("(float[2,19,1,1] a, float[2,19,3,5] b) => (y) { y = Mul(a, b) }", tag, 1);
     check_mixed("(float[2,19,3,5] a, float[2,19,3,5] b) => (y) { y = Mul(a, b) }", tag);
     check_mixed("(float[2,19,3,5] a) => (y) { y = Sigmoid(a) }", tag);
   }
+  for (const char* other : {"5", "3,1", "19,1,1", "2,1,1,5", "1,19,1,1", ""})
+    check_mixed(cat("(float", *other ? cat('[', other, ']') : "", " a, float[2,19,3,5] b) => (y) { y = Sub(a, b) }"));
 }
 
 // Casts and operands of both types in a region, values kept as both, a sum.
