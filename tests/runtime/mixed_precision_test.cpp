@@ -57,6 +57,29 @@ TEST_P(MixedPrecision, TrainsAsFloat32) {
   }
 }
 
+// Of one step of plain gradient descent, which shows the gradients.
+TEST_P(MixedPrecision, HasTheGradientsOfFloat32) {
+  constexpr double tolerance = 0.25;  // kinks of activations are crossed by 8-bit numbers; a wrong kernel is off by 1
+  const Network& network = GetParam();
+  auto updates = [&](DType dtype, const std::string& disabled) {
+    Session session(network.make(), {}, {.disabled = {disabled}});
+    TrainingOptions options = options_for(session, dtype);
+    options.optimiser.type = OptimiserType::sgd;
+    test::Tensors before = test::states(session.store());
+    test::train_step(session.training({{"x", network.x}}, options), random_tensor(DType::f32, network.x, 1),
+                     random_tensor(DType::f32, network.y, 2), 1);
+    test::Tensors found;
+    for (const std::string& name : options.trainable) {
+      Tensor update = session.store().read(name);
+      for (int64_t i = 0; i < update.count(); ++i) update.data<float>()[i] -= before.at(name).data<float>()[i];
+      found[name] = update;
+    }
+    return found;
+  };
+  for (const char* disabled : {"", "elementwise", "all"})
+    test::expect_agreement(updates(DType::bf16, disabled), updates(DType::f32, ""), tolerance, disabled);
+}
+
 TEST_P(MixedPrecision, KeepsStatesAndOutputsInFloat32) {
   const Network& network = GetParam();
   Session session(network.make(), {});

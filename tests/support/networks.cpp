@@ -157,6 +157,18 @@ std::unique_ptr<Graph> embedding() {
   return b.end(b.call("MatMul", {h, b.weight({width, 4})}));
 }
 
+// Channels weighed by what all of them have in common, as in MobileNetV3.
+std::unique_ptr<Graph> squeeze_excite() {
+  constexpr int64_t channels = 24, few = 6;
+  Builder b;
+  Value* x = b.input({0, channels, 8, 7});
+  Value* h = b.clip(b.normalization(b.convolution(x, channels, channels, 3), channels), 6);
+  Value* s = b.call("GlobalAveragePool", {h});
+  s = b.call("Relu", {b.call("Add", {b.convolution(s, channels, few, 1), b.weight({few, 1, 1})})});
+  s = b.call("HardSigmoid", {b.call("Add", {b.convolution(s, few, channels, 1), b.weight({channels, 1, 1})})});
+  return b.end(b.convolution(b.call("Mul", {s, h}), channels, channels, 1));
+}
+
 }  // namespace
 
 const std::vector<Network>& networks() {
@@ -182,6 +194,7 @@ const std::vector<Network>& networks() {
        {"layer_normalization", "softmax", "attention", "gelu", "merge_transposes", "merge_equal", "remove_identities"}},
       {"products", products, {3, 6, 8}, {3, 5, 4}, {"product_bias"}},
       {"regions", regions, {3, 3, 9, 7}, {3, 19, 9, 7}, {"elementwise"}},
+      {"squeeze_excite", squeeze_excite, {3, 24, 8, 7}, {3, 24, 8, 7}, {"elementwise"}},
       {"gates", gates, {5, 12}, {5, 7}, {"swish", "mish"}},
       {"embedding", embedding, {3, 6}, {3, 6, 4}, {"sparse_gradients"}}};
   return all;
