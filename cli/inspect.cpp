@@ -19,7 +19,8 @@ The first axis of the inputs is the batch where it is free. Other free dimension
 A training step is one with AdamW on the first output: cross-entropy, or MSE where that has one dimension only. Its
 memory is the peak of the plan; FLOPs count two for each multiply-add of convolutions and products, forward and
 backward, and one for each element elsewhere.
-PASS: lift, classify, specialise, decompose, recognise, differentiate, fuse, lay_out.
+PASS: lift, classify, specialise, decompose, recognise, differentiate, fuse, mix_precision,
+lay_out.
 
 Keys of --json: model, ir_version, opsets, producer, graph, metadata, operators, functions, inputs and outputs (name,
 dtype, dims: numbers, names or null), free_dims (name, of), parameters (name, dtype, dims, count, kind, trainable,
@@ -27,7 +28,7 @@ selected), totals (tensors, tensor_bytes, parameters, trainable, selected: eleme
 reason), without_gradient, assumed_dims, training_steps (batch, planned_peak_bytes, flops; or error).)";
 
 struct InspectOptions {
-  std::string model, after, mode = "train";
+  std::string model, after, mode = "train", dtype = "f32";
   std::vector<std::string> train, freeze, dims, disable;
   std::vector<int64_t> batches;
   bool json = false;
@@ -77,6 +78,7 @@ class SessionReport {
       : session_(session), options_(options), selected_(session.match(options.train, options.freeze)) {
     bind_free_dims();
     training_.trainable = selected_;
+    if (options.dtype == "bf16") training_.dtype = DType::bf16;
     const std::vector<Value*>& outputs = session.graph().outputs;
     bool one_dim = !outputs.empty() && outputs[0]->ranked && outputs[0]->dims.size() < 2;
     training_.loss.type = one_dim ? LossType::mse : LossType::cross_entropy;
@@ -301,6 +303,7 @@ void add_inspect(CLI::App& app) {
       ->option_text("PASS");
   verb.add_option("--mode", options->mode, "Which graph --after prints: that of training (the default) or of inference")
       ->option_text("infer|train");
+  verb.add_option("--dtype", options->dtype, "Precision of the training step (default f32)")->option_text("f32|bf16");
   add_list(verb, "--train", options->train, "Parameters to train; all unless given")->option_text("GLOB ...");
   add_list(verb, "--freeze", options->freeze, "Parameters to leave as they are")->option_text("GLOB ...");
   add_dims(verb, options->dims);
@@ -314,6 +317,7 @@ void add_inspect(CLI::App& app) {
   verb.footer(examples);
   verb.callback([options] {
     require_choice("--mode", options->mode, {"infer", "train"});
+    require_choice("--dtype", options->dtype, {"f32", "bf16"});
     inspect(*options);
   });
 }

@@ -101,6 +101,7 @@ class TrainRun {
 
   void open_model() {
     OnnxModel file = OnnxModel::load(config_.model);
+    file.check(config_.save_options());
     auto seed = static_cast<uint64_t>(config_.seed);
     if (!config_.pool.empty()) {
       Pooling pooling = config_.pool == "cls" ? Pooling::cls : Pooling::mean;
@@ -167,7 +168,7 @@ class TrainRun {
       progress.step({++validated_, batch.count, loss, std::nullopt});
     };
     callbacks.on_epoch = [&](const TrainingEpoch& epoch) { end_epoch(progress, epoch); };
-    callbacks.on_best = [&] { model_->save(folder_->model()); };
+    callbacks.on_best = [&] { model_->save(folder_->model(), config_.save_options()); };
     callbacks.on_checkpoint = [&](const Checkpoint& checkpoint) {
       write_checkpoint(folder_->checkpoint().string(), checkpoint, resolved_);
     };

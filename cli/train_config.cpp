@@ -73,6 +73,8 @@ TrainConfig::TrainConfig() {
       {"live", "frozen"});
   add("dtype", &dtype, "Precision: float32, or bfloat16 between operators with float32 weights and sums", "f32|bf16",
       {"f32", "bf16", "f16"});
+  add("export-dtype", &export_dtype, "Type in which model.onnx stores its weights, with a Cast behind each",
+      "f32|bf16|f16", {"f32", "bf16", "f16"});
   add("device", &device, "Device", "cpu");
   add("disable", &disable, disable_help(), "NAME");
   add("seed", &seed, "Of the head, the split, the order of samples and dropout", "42");
@@ -117,6 +119,12 @@ LossOptions TrainConfig::loss_options() const {
 
 SessionOptions TrainConfig::session_options() const {
   return {.disabled = {disable.begin(), disable.end()}, .seed = static_cast<uint64_t>(seed)};
+}
+
+SaveOptions TrainConfig::save_options() const {
+  SaveOptions options;
+  if (export_dtype != "f32") options.weights = export_dtype == "bf16" ? DType::bf16 : DType::f16;
+  return options;
 }
 
 TrainerOptions TrainConfig::trainer_options() const {
@@ -204,7 +212,8 @@ std::string to_text(const LengthBuckets& buckets) {
 std::string to_text(const MixedNodes& nodes) {
   std::string wide;
   for (const auto& [type, count] : nodes.wide) wide += fmt::format("{}{} {}", wide.empty() ? "" : ", ", count, type);
-  return fmt::format("bfloat16: {} nodes{}{}", nodes.low, wide.empty() ? "" : "; for want of a kernel in float32: ", wide);
+  return fmt::format("bfloat16: {} nodes{}{}", nodes.low,
+                     wide.empty() ? "" : "; for want of a kernel in float32: ", wide);
 }
 
 }  // namespace graft

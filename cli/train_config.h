@@ -3,6 +3,7 @@
 
 #include "cli/settings.h"
 #include "importers/data/options.h"
+#include "importers/onnx/model.h"
 #include "runtime/training/trainer.h"
 
 namespace graft {
@@ -27,7 +28,7 @@ struct TrainConfig {
   double momentum = 0.9, beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   bool nesterov = false;
   std::vector<std::string> freeze, train, disable;
-  std::string batchnorm = "live", dtype = "f32", device = "cpu", monitor = "loss";
+  std::string batchnorm = "live", dtype = "f32", export_dtype = "f32", device = "cpu", monitor = "loss";
   int64_t patience = 0, seed = 42, loader_threads = 1;
   std::string on_bad_sample = "fail", length_buckets = "on";
   // Data.
@@ -42,6 +43,7 @@ struct TrainConfig {
   void check_device() const;
   LossOptions loss_options() const;
   SessionOptions session_options() const;
+  SaveOptions save_options() const;
   TrainerOptions trainer_options() const;
   DatasetOptions dataset_options(const Session& session) const;
   // In the order of the data. `compile`, see find_length_buckets, is for the Programs that its batches will run.

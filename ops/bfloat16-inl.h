@@ -1,5 +1,5 @@
-// Vectors of float32 from and to arrays of float32 or bfloat16. Included once for every instruction set, from files that
-// Highway's foreach_target.h compiles again and again.
+// Vectors of float32 from and to arrays of float32 or bfloat16. Included once for every instruction set, from files
+// that Highway's foreach_target.h compiles again and again.
 #if defined(GRAFT_OPS_BFLOAT16_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef GRAFT_OPS_BFLOAT16_INL_H
 #undef GRAFT_OPS_BFLOAT16_INL_H

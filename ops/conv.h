@@ -17,7 +17,7 @@ struct ConvSlots {
 // x (N, C, ...), w (M, C/group, ...), y (N, M, ...), bias (M), or (C) where the way is `data`.
 struct ConvProblem {
   ConvSlots slots;
-  DType dtype = DType::undefined;                         // by which the kernel is looked up
+  DType dtype = DType::undefined;                           // by which the kernel is looked up
   DType x_dtype = dtype, w_dtype = dtype, y_dtype = dtype;  // they differ in mixed precision only
   Dims x, w, y;
   int64_t group = 1;

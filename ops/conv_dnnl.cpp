@@ -148,8 +148,9 @@ Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
 
 std::string key_of(const ConvProblem& p, const Layouts* given) {
   const Window& win = p.window;
-  std::string key = cat(p.x_dtype, p.w_dtype, p.y_dtype, static_cast<int>(p.slots.way), p.bias && p.slots.way == ConvWay::forward, ' ', thread_count(),
-                        p.x, p.w, p.y, p.group, win.strides, win.dilations, win.begin, win.end);
+  std::string key =
+      cat(p.x_dtype, p.w_dtype, p.y_dtype, static_cast<int>(p.slots.way), p.bias && p.slots.way == ConvWay::forward,
+          ' ', thread_count(), p.x, p.w, p.y, p.group, win.strides, win.dilations, win.begin, win.end);
   if (given) key += cat(given->x, given->x.padded, given->y, given->y.padded);
   return key;
 }

@@ -74,7 +74,7 @@ std::vector<Op> depth_to_space_ops() {
                    .infer = infer_rearranged,
                    .cpu = {{DTypes::any, {propose_plain, settle_rearranged, prepare_rearranged}}},
                    .differentiate = rearranged_rule,
-           .mixed_precision = moves_elements});
+                   .mixed_precision = moves_elements});
   }
   return ops;
 }

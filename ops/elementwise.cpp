@@ -164,7 +164,7 @@ struct Plan {
 
   size_t inputs = 0;
   std::vector<bool> broadcast;  // of the inputs
-  size_t given = 0;  // inputs and constants
+  size_t given = 0;             // inputs and constants
   const Value* full = nullptr;
   const Node* sum = nullptr;  // in the body; nullptr: there is none
   std::vector<Tensor> constants;

@@ -91,9 +91,13 @@ Vals tile_rule(Gradient& g) {
 }  // namespace
 
 std::vector<Op> expand_ops() {
-  return {{.type = "Expand", .cpu = {{DTypes::any, plain_kernel(prepare_expand)}}, .differentiate = expand_rule,
+  return {{.type = "Expand",
+           .cpu = {{DTypes::any, plain_kernel(prepare_expand)}},
+           .differentiate = expand_rule,
            .mixed_precision = moves_elements},
-          {.type = "Tile", .cpu = {{DTypes::any, plain_kernel(prepare_tile)}}, .differentiate = tile_rule,
+          {.type = "Tile",
+           .cpu = {{DTypes::any, plain_kernel(prepare_tile)}},
+           .differentiate = tile_rule,
            .mixed_precision = moves_elements}};
 }
 

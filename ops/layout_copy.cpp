@@ -33,7 +33,8 @@ LayoutCopy in_storage_order(const LayoutCopy& copy) {
 
 // oneDNN's reorder where it has compiled code for this pair of layouts: its general one is slower than ours.
 std::optional<Settled> settled_reorder(const LayoutCopy& given) {
-  if ((given.dtype != DType::f32 && given.dtype != DType::bf16) || given.dims.empty() || element_count(given.dims) == 0) return std::nullopt;
+  if ((given.dtype != DType::f32 && given.dtype != DType::bf16) || given.dims.empty() || element_count(given.dims) == 0)
+    return std::nullopt;
   LayoutCopy copy = in_storage_order(given);
   try {
     Settled settled;
@@ -145,8 +146,7 @@ Kernel narrow_and_copy(const Node& node, const LayoutCopy& given, const Binding&
   Settlement none;
   Kernel move = prepare_layout_copy(node, copy, {{narrow}, binding.outputs, nullptr, &none});
   return [=, count = given.from.storage_count()](Stream& stream) {
-    parallel_for(count, 1,
-                 [=](int64_t begin, int64_t end) { to_bfloat16(from + begin, narrow + begin, end - begin); });
+    parallel_for(count, 1, [=](int64_t begin, int64_t end) { to_bfloat16(from + begin, narrow + begin, end - begin); });
     move(stream);
   };
 }

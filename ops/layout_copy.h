@@ -1,4 +1,5 @@
-// Copies a tensor from one layout to another, perhaps from float32 to bfloat16; padding of the destination becomes zero.
+// Copies a tensor from one layout to another, perhaps from float32 to bfloat16; padding of the destination becomes
+// zero.
 #pragma once
 
 #include "ops/op.h"

@@ -35,7 +35,8 @@ std::vector<Candidate> propose_matmul(const Node& node) {
   const size_t rank = y.dims.size();
   auto layout = rank > 2 ? layout_for_transpose(y) : std::nullopt;
   const bool rows = node.input(2) && kernel_dtype(node) == DType::bf16;  // the vector is added along them
-  if (layout && (layout->strides.back() == 1 || (layout->strides[rank - 2] == 1 && !rows))) strided.outputs[0] = *layout;
+  if (layout && (layout->strides.back() == 1 || (layout->strides[rank - 2] == 1 && !rows)))
+    strided.outputs[0] = *layout;
   candidates.insert(candidates.begin(), strided);
   return candidates;
 }

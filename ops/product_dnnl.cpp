@@ -67,10 +67,11 @@ Kernel prepare_mixed_product(const Node& node, const Product& product, const Bin
   const auto& s = std::any_cast<const Settled&>(binding.settlement->descriptor);
   const void *a = binding.inputs[0], *b = binding.inputs[1];
   if (product.swapped) std::swap(a, b);
-  BoundPrimitive::Operands operands = {{DNNL_ARG_SRC, dnnl_memory(s.a, a)},
-                                       {DNNL_ARG_WEIGHTS, dnnl_memory(s.b, b)},
-                                       {DNNL_ARG_DST, dnnl_memory(s.y, binding.outputs[0])},
-                                       {DNNL_ARG_SCRATCHPAD, dnnl_memory(s.descriptor.scratchpad_desc(), binding.scratch)}};
+  BoundPrimitive::Operands operands = {
+      {DNNL_ARG_SRC, dnnl_memory(s.a, a)},
+      {DNNL_ARG_WEIGHTS, dnnl_memory(s.b, b)},
+      {DNNL_ARG_DST, dnnl_memory(s.y, binding.outputs[0])},
+      {DNNL_ARG_SCRATCHPAD, dnnl_memory(s.descriptor.scratchpad_desc(), binding.scratch)}};
   if (product.adds) operands.emplace_back(DNNL_ARG_BIAS, dnnl_memory(s.c, binding.inputs[2]));
   return with_dnnl_errors(node, [&] { return BoundPrimitive(s.descriptor, operands); });
 }

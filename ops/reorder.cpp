@@ -1,5 +1,5 @@
-// graft.Reorder: the same tensor in another layout, perhaps as bfloat16. lay_out puts it where a kernel wants what another
-// did not leave.
+// graft.Reorder: the same tensor in another layout, perhaps as bfloat16. lay_out puts it where a kernel wants what
+// another did not leave.
 #include "ops/gradient.h"
 #include "ops/layout_copy.h"
 

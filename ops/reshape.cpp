@@ -17,13 +17,17 @@ Vals identity_rule(Gradient& g) { return {g.dy(0)}; }
 std::vector<Op> reshape_ops() {
   std::vector<Op> ops;
   for (const char* type : {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}) {
-    ops.push_back({.type = type, .cpu = {{DTypes::any, view_kernel()}}, .differentiate = reshape_rule,
-           .mixed_precision = moves_elements});
+    ops.push_back({.type = type,
+                   .cpu = {{DTypes::any, view_kernel()}},
+                   .differentiate = reshape_rule,
+                   .mixed_precision = moves_elements});
   }
   KernelFunctions identity = view_kernel();
   identity.propose = propose_elementwise;
-  ops.push_back({.type = "Identity", .cpu = {{DTypes::any, identity}}, .differentiate = identity_rule,
-           .mixed_precision = moves_elements});
+  ops.push_back({.type = "Identity",
+                 .cpu = {{DTypes::any, identity}},
+                 .differentiate = identity_rule,
+                 .mixed_precision = moves_elements});
   return ops;
 }
 

@@ -20,10 +20,10 @@ struct MachineLimits {
   }
 };
 
-// Measures with the threads in use (see thread_count): multiply-adds in registers, a product of bfloat16 matrices in the
-// cache, and the triad a = b + s * c over
-// four times and over half of the last-level cache. Each figure is the best of several short rounds; all take about a
-// third of a second. Anything else that runs meanwhile lowers them: see load_average.
+// Measures with the threads in use (see thread_count): multiply-adds in registers, a product of bfloat16 matrices in
+// the cache, and the triad a = b + s * c over four times and over half of the last-level cache. Each figure is the best
+// of several short rounds; all take about a third of a second. Anything else that runs meanwhile lowers them: see
+// load_average.
 MachineLimits measure_machine();
 
 }  // namespace graft

@@ -405,9 +405,8 @@ StepCost Session::training_cost(const std::map<std::string, Dims>& dims, const T
 
 std::string Session::text_after(const std::string& pass, const std::map<std::string, Dims>& dims,
                                 const TrainingOptions* options) {
-  const std::vector<std::string> passes = {"lift",      "classify",      "specialise", "decompose",
-                                           "recognise", "differentiate", "fuse",       "mix_precision",
-                                           "lay_out"};
+  const std::vector<std::string> passes = {"lift",          "classify", "specialise",    "decompose", "recognise",
+                                           "differentiate", "fuse",     "mix_precision", "lay_out"};
   if (std::find(passes.begin(), passes.end(), pass) == passes.end()) {
     std::string allowed;
     for (const auto& name : passes) allowed += (allowed.empty() ? "" : ", ") + name;
@@ -426,7 +425,9 @@ std::string Session::text_after(const std::string& pass, const std::map<std::str
   } catch (const Error&) {
     if (text.empty()) throw;  // what a later pass refuses was printed before
   }
-  if (text.empty()) throw UsageError("the pass \"", pass, "\" runs on training graphs only");
+  if (text.empty())
+    throw UsageError("the pass \"", pass, "\" runs on training graphs",
+                     pass == "mix_precision" ? " in bf16 only" : " only");
   return text;
 }
 

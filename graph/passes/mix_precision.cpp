@@ -41,8 +41,7 @@ class PrecisionMixer {
 
  private:
   void mix(Node& node, const MixedPrecision& how) {
-    for (size_t i = 0; i < node.inputs.size(); ++i)
-      take(node, i, has_bit(how.inputs, i) ? DType::bf16 : DType::f32);
+    for (size_t i = 0; i < node.inputs.size(); ++i) take(node, i, has_bit(how.inputs, i) ? DType::bf16 : DType::f32);
     bool gives = false;
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       Value* y = node.outputs[i];

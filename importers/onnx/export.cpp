@@ -1,6 +1,8 @@
 #include "importers/onnx/export.h"
 
+#include <cmath>
 #include <limits>
+#include <set>
 
 #include "graph/version.h"
 #include "importers/onnx/infer_mode.h"
@@ -21,6 +23,7 @@ class Exporter {
 
   void run(const SaveOptions& options) {
     fill_tensors();
+    if (options.weights != DType::f32) narrow(options.weights);
     if (options.infer_mode) make_inference(proto_);
     if (options.stamp) stamp(options.metadata);
     lay_out_external();
@@ -75,6 +78,56 @@ class Exporter {
       if (copies[i].tensor) write_tensor(*copies[i].tensor, tensor, place.raw);
       else write_value(*copies[i].value, tensor);
     }
+  }
+
+  // The values keep their names and types; what is stored gets names of its own.
+  void narrow(DType dtype) {
+    check_weights(model_, dtype);
+    auto& graph = *proto_.mutable_graph();
+    std::set<std::string> inputs, initializers;
+    for (const auto& input : graph.input()) inputs.insert(input.name());
+    for (const auto& tensor : graph.initializer()) initializers.insert(tensor.name());
+    google::protobuf::RepeatedPtrField<onnx::NodeProto> nodes;
+    for (auto& tensor : *graph.mutable_initializer()) {
+      if (tensor.data_type() != onnx::TensorProto::FLOAT || inputs.contains(tensor.name())) continue;
+      auto& cast = *nodes.Add();
+      cast.set_op_type("Cast");
+      cast.add_output(tensor.name());
+      auto& to = *cast.add_attribute();
+      to.set_name("to");
+      to.set_type(onnx::AttributeProto::INT);
+      to.set_i(onnx_dtype(DType::f32));
+      Tensor narrowed = narrow(tensor, dtype);
+      std::string name = tensor.name() + (dtype == DType::bf16 ? "_bfloat16" : "_float16");
+      while (!initializers.insert(name).second) name += '_';
+      tensor.set_name(name);
+      tensor.clear_data_location();
+      tensor.clear_external_data();
+      clear_data(tensor);
+      tensor.set_data_type(static_cast<int32_t>(onnx_dtype(dtype)));
+      write_tensor(tensor, narrowed, true);
+      cast.add_input(name);
+    }
+    for (auto& node : *graph.mutable_node()) nodes.Add()->Swap(&node);
+    graph.mutable_node()->Swap(&nodes);
+  }
+
+  Tensor narrow(const onnx::TensorProto& tensor, DType dtype) {
+    Tensor wide;
+    for (MissingBytes* missing : {&inline_, &external_}) {
+      auto found = missing->find(&tensor);
+      if (found == missing->end()) continue;
+      wide = current(*found->second);
+      missing->erase(found);
+    }
+    if (!wide.defined()) wide = read_tensor(tensor, "[initializer \"" + shortened(tensor.name()) + "\"]");
+    Tensor narrowed = wide.cast(dtype), again = narrowed.cast(DType::f32);
+    for (int64_t i = 0; i < wide.count(); ++i) {
+      if (std::isfinite(wide.data<float>()[i]) && !std::isfinite(again.data<float>()[i]))
+        throw UnsupportedError("[initializer \"", shortened(tensor.name()), "\"] has the number ",
+                               wide.data<float>()[i], ", which is too large for ", dtype, ": float can be had");
+    }
+    return narrowed;
   }
 
   static bool same_bytes(const Tensor& a, const Tensor& b) {
@@ -171,6 +224,19 @@ class Exporter {
 };
 
 }  // namespace
+
+void check_weights(const OnnxModel::Contents& model, DType dtype) {
+  if (dtype != DType::f32 && dtype != DType::bf16 && dtype != DType::f16)
+    throw UsageError("weights are stored as float, bfloat16 or float16, not as ", dtype);
+  constexpr int64_t first_bfloat16 = 13;
+  const std::string where = "[" + model.path.string() + "]";
+  const Opsets opsets = opsets_of(model.proto.opset_import(), where);
+  auto opset = opsets.find("");
+  if (dtype == DType::bf16 && opset != opsets.end() && opset->second < first_bfloat16)
+    throw UnsupportedError(where, " is of opset ", opset->second,
+                           ", whose Cast knows no bfloat16: allowed are float16, ", "or a file of opset ",
+                           first_bfloat16, " or newer");
+}
 
 void export_model(const OnnxModel::Contents& model, const std::filesystem::path& path,
                   const OnnxModel::TensorSource& source, const SaveOptions& options) {

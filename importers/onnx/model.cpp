@@ -85,6 +85,8 @@ void OnnxModel::release_tensors() {
   for (auto& place : contents_->places) place.held = {};
 }
 
+void OnnxModel::check(const SaveOptions& options) const { check_weights(*contents_, options.weights); }
+
 void OnnxModel::save(const std::filesystem::path& path, const TensorSource& tensor, const SaveOptions& options) const {
   export_model(*contents_, path, tensor, options);
 }

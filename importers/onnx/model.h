@@ -14,7 +14,10 @@ namespace graft {
 
 struct SaveOptions {
   bool infer_mode = false;  // training-mode BatchNormalization and Dropout nodes take their inference form
-  bool stamp = false;       // adds `metadata` and graft.version to the metadata, raises model_version by one
+  // bf16 or f16: float32 initializers are stored so, each with a Cast behind it that has its name. UnsupportedError
+  // where the file's opset has no such Cast (bf16 wants 13), or a number is too large for f16.
+  DType weights = DType::f32;
+  bool stamp = false;  // adds `metadata` and graft.version to the metadata, raises model_version by one
   std::map<std::string, std::string> metadata;  // of the stamp; keys get the prefix "graft." where they lack it
 };
 
@@ -72,6 +75,9 @@ class OnnxModel {
   // The file appears under its name when it is whole and on the disk. UsageError for a tensor of wrong dtype or dims or
   // a released one that is not given, DeviceError when the system refuses.
   void save(const std::filesystem::path& path, const TensorSource& tensor, const SaveOptions& options = {}) const;
+
+  // Throws what save() would of the options, before there is anything to save.
+  void check(const SaveOptions& options) const;
 
   // For the other files of this folder.
   struct Contents;

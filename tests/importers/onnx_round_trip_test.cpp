@@ -217,5 +217,47 @@ TEST(OnnxRoundTrip, FailureLeavesNothing) {
   EXPECT_EQ(files, 2U);
 }
 
+// What is stored is half as large and has a Cast behind it; all else stays.
+TEST(OnnxRoundTrip, StoresWeightsInHalfTheBytes) {
+  TemporaryFolder folder;
+  const std::string text =
+      "(float[2] x) => (float[2] y) <float[2] w = {1.00390625, 3}, int64[1] n = {2}> { z = Mul(x, w) y = Reshape(z, n) "
+      "}";
+  for (auto [dtype, first] : {std::pair{DType::bf16, 1.0F}, {DType::f16, 1.00390625F}}) {
+    OnnxModel model = OnnxModel::load(folder.write("a.onnx", onnx_bytes(text)));
+    SaveOptions options;
+    options.weights = dtype;
+    model.save(folder / "b.onnx", nullptr, options);
+    onnx::checker::check_model(folder / "b.onnx");
+    onnx::ModelProto proto = read_proto(folder / "b.onnx");
+    ASSERT_EQ(proto.graph().node_size(), 3);
+    const auto& cast = proto.graph().node(0);
+    EXPECT_EQ(cast.op_type(), "Cast");
+    EXPECT_EQ(cast.output(0), "w");
+    OnnxModel back = OnnxModel::load(folder / "b.onnx");
+    std::map<std::string, DType> types;
+    for (const TensorPlace& place : back.tensors()) types[place.name] = place.dtype;
+    EXPECT_EQ(types, (std::map<std::string, DType>{{cast.input(0), dtype}, {"n", DType::i64}}));
+    Tensor stored = back.graph()->find(cast.input(0))->data.cast(DType::f32);
+    EXPECT_EQ(stored.data<float>()[0], first);
+    EXPECT_EQ(stored.data<float>()[1], 3);
+  }
+}
+
+TEST(OnnxRoundTrip, RefusesWeightsThatTheTypeOrTheOpsetCannotHold) {
+  TemporaryFolder folder;
+  const std::string text = "(float[1] x) => (y) <float[1] w = {1e6}> { y = Mul(x, w) }";
+  SaveOptions options;
+  options.weights = DType::f16;
+  EXPECT_THROW(OnnxModel::load(folder.write("a.onnx", onnx_bytes(text))).save(folder / "b.onnx", nullptr, options),
+               UnsupportedError);
+  EXPECT_FALSE(std::filesystem::exists(folder / "b.onnx"));
+  options.weights = DType::bf16;
+  EXPECT_THROW(OnnxModel::load(folder.write("c.onnx", onnx_bytes(text, 12))).check(options), UnsupportedError);
+  EXPECT_NO_THROW(OnnxModel::load(folder.write("a.onnx", onnx_bytes(text))).check(options));
+  options.weights = DType::i8;
+  EXPECT_THROW(OnnxModel::load(folder.write("a.onnx", onnx_bytes(text))).check(options), UsageError);
+}
+
 }  // namespace
 }  // namespace graft
