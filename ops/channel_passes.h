@@ -8,10 +8,10 @@ namespace graft {
 
 class ChannelPasses {
  public:
-  // `operands`: how many tensors of the view's size a pass reads. Settled for the number of threads as it is now; the
-  // results do not depend on it.
-  ChannelPasses(const ChannelView& view, size_t element_size, int64_t operands)
-      : view_(view), element_size_(static_cast<int64_t>(element_size)) {
+  // Sums are of `sum_size` bytes. `operands`: how many tensors of the view's size a pass reads. Settled for the number
+  // of threads as it is now; the results do not depend on it.
+  ChannelPasses(const ChannelView& view, size_t element_size, size_t sum_size, int64_t operands)
+      : view_(view), sum_size_(static_cast<int64_t>(sum_size)) {
     if (view.blocks == 1) {  // samples follow each other without a gap
       view_.spatial *= view_.batch;
       view_.batch = 1;
@@ -22,7 +22,8 @@ class ChannelPasses {
     per_sample_ = (view_.spatial + rows_ - 1) / rows_;
     per_block_ = view_.batch * per_sample_;
     int64_t threads = thread_count();
-    int64_t bytes = std::max<int64_t>(view_.batch * block_elements() * element_size_ * operands, 1);
+    int64_t bytes =
+        std::max<int64_t>(view_.batch * block_elements() * static_cast<int64_t>(element_size) * operands, 1);
     // Where the cache holds a block of each thread, threads take whole blocks; they share the others, so many at a
     // time.
     owned_ = bytes <= cache_bytes / threads ? view_.blocks / threads * threads : 0;
@@ -40,7 +41,7 @@ class ChannelPasses {
   int64_t scratch_bytes() const {
     int64_t totals = checked_mul(padded_channels(), 2 * static_cast<int64_t>(sizeof(double)));
     int64_t sums = checked_add(padded_channels(), checked_mul(together_ * per_block_, view_.width));
-    return checked_add(totals, checked_mul(sums, 2 * element_size_));
+    return checked_add(totals, checked_mul(sums, 2 * sum_size_));
   }
 
   // Work has, called in this order for every block:
@@ -115,7 +116,7 @@ class ChannelPasses {
   }
 
   ChannelView view_;
-  int64_t element_size_;
+  int64_t sum_size_;
   int64_t rows_ = 1, per_sample_ = 1, per_block_ = 1;
   int64_t owned_ = 0, together_ = 1;
 };
