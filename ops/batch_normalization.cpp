@@ -158,7 +158,7 @@ struct Normalization {
   }
 
   void first(const ChannelPiece& piece, int64_t, T* sums) const { loops.statistics(rows_of(piece), sums); }
-  void add(const T* sums, double* totals) const { loops.add(sums, 2 * rows.width, totals); }
+  void add(const T* sums, int64_t count, double* totals) const { loops.add(sums, count, totals); }
 
   void middle(int64_t block, const double* totals) const {
     for (int64_t v = 0; v < rows.width; ++v) {
@@ -293,7 +293,7 @@ struct NormalizationGrad {
   void first(const ChannelPiece& piece, int64_t number, T* sums) const {
     loops.grad_sums(rows_of(piece, number), slope, sums);
   }
-  void add(const T* sums, double* totals) const { loops.add(sums, 2 * rows.width, totals); }
+  void add(const T* sums, int64_t count, double* totals) const { loops.add(sums, count, totals); }
 
   void middle(int64_t block, const double* totals) const {
     for (int64_t v = 0; v < rows.width; ++v) {

@@ -1,5 +1,7 @@
 #include "ops/normalization_loops.h"
 
+#include <algorithm>
+
 // As in vector_loops.cpp; instruction sets whose vectors have no size are out, since structures hold some.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_RVV)
 #undef HWY_TARGET_INCLUDE
@@ -27,9 +29,19 @@ HWY_INLINE hn::Vec<D> channels(D d, const hn::TFromD<D>* vector, const Span& spa
 }
 
 template <bool along, class D>
-HWY_INLINE void give_sum(D d, hn::Vec<D> sum, hn::TFromD<D>* to, const Span& span) {
+HWY_INLINE void add_sum(D d, hn::Vec<D> sum, hn::TFromD<D>* to, const Span& span) {
   if constexpr (along) *to += hn::GetLane(hn::SumOfLanes(d, sum));
-  else hn::StoreU(sum, d, to + span.channel);
+  else hn::StoreU(hn::Add(hn::LoadU(d, to + span.channel), sum), d, to + span.channel);
+}
+
+// Rows wider than a vector that are worked on side by side, each from its begin to its end: memory is read in order, by
+// few enough streams for the machine to fetch ahead, and rows that lie a power of two apart do not drive each other out
+// of the nearest cache. float32 and float64 do with all rows at once: their kernels see blocks of a vector's width.
+template <class T, class S>
+HWY_INLINE int64_t rows_at_once(int64_t rows, int64_t width) {
+  constexpr int64_t few = 4;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(hn::ScalableTag<T>()));
+  return std::is_same_v<T, S> || width <= lanes ? std::max<int64_t>(rows, 1) : few;
 }
 
 // Lets a body run over all elements of the rows. Whole vectors first; a rest of the channels takes smaller ones.
@@ -47,10 +59,14 @@ HWY_INLINE void walk(Body& body, int64_t rows, int64_t width) {
     body.template run<true>(one, {0, rows - steps * lanes, 1, steps * lanes});
     return;
   }
-  int64_t c = 0;
-  for (; c + lanes <= width; c += lanes) body.template run<false>(whole, {c, rows, width, c});
-  for (; c + few <= width; c += few) body.template run<false>(small, {c, rows, width, c});
-  for (; c < width; ++c) body.template run<false>(one, {c, rows, width, c});
+  const int64_t at_once = rows_at_once<T, typename Body::Stored>(rows, width);
+  for (int64_t row = 0; row < rows; row += at_once) {
+    const int64_t some = std::min(at_once, rows - row), at = row * width;
+    int64_t c = 0;
+    for (; c + lanes <= width; c += lanes) body.template run<false>(whole, {c, some, width, at + c});
+    for (; c + few <= width; c += few) body.template run<false>(small, {c, some, width, at + c});
+    for (; c < width; ++c) body.template run<false>(one, {c, some, width, at + c});
+  }
 }
 
 constexpr int64_t bytes_of_bits(int64_t lanes) { return (lanes + 7) / 8; }
@@ -74,6 +90,7 @@ int64_t bit_bytes(int64_t rows, int64_t width) {
 template <class T, class S>
 struct Statistics {
   using Element = T;
+  using Stored = S;
   const NormalizedRows<T, S> r;
   T* sums;
 
@@ -99,14 +116,14 @@ struct Statistics {
       add<V>(load(d, x + 3 * stride), mean, a3, b3);
     }
     for (; k < span.steps; ++k, x += stride) add<V>(load(d, x), mean, a0, b0);
-    give_sum<along>(d, hn::Add(hn::Add(a0, a1), hn::Add(a2, a3)), sums, span);
-    give_sum<along>(d, hn::Add(hn::Add(b0, b1), hn::Add(b2, b3)), sums + r.width, span);
+    add_sum<along>(d, hn::Add(hn::Add(a0, a1), hn::Add(a2, a3)), sums, span);
+    add_sum<along>(d, hn::Add(hn::Add(b0, b1), hn::Add(b2, b3)), sums + r.width, span);
   }
 };
 
 template <class T, class S>
 void statistics(const NormalizedRows<T, S>& r, T* sums) {
-  if (r.width == 1) sums[0] = sums[1] = 0;
+  std::fill_n(sums, 2 * r.width, T{0});
   Statistics<T, S> body{r, sums};
   walk(body, r.rows, r.width);
 }
@@ -114,6 +131,7 @@ void statistics(const NormalizedRows<T, S>& r, T* sums) {
 template <class T, class S, Epilogue epilogue, bool residual, bool bits>
 struct Normalization {
   using Element = T;
+  using Stored = S;
   const NormalizedRows<T, S> r;
   uint8_t* to_bits;
 
@@ -194,6 +212,7 @@ struct Incoming {
 template <class T, class S, Slope slope>
 struct GradSums {
   using Element = T;
+  using Stored = S;
   const NormalizedRowsGrad<T, S> r;
   T* sums;
   const uint8_t* bits;
@@ -210,8 +229,8 @@ struct GradSums {
       add(d, in, i + span.stride, a1, b1);
     }
     if (k < span.steps) add(d, in, i, a0, b0);
-    give_sum<along>(d, hn::Add(a0, a1), sums, span);
-    give_sum<along>(d, hn::Add(b0, b1), sums + r.width, span);
+    add_sum<along>(d, hn::Add(a0, a1), sums, span);
+    add_sum<along>(d, hn::Add(b0, b1), sums + r.width, span);
   }
 
   template <class In, class D, class V>
@@ -226,7 +245,7 @@ struct GradSums {
 
 template <class T, class S, Slope slope>
 void grad_sums_with(const NormalizedRowsGrad<T, S>& r, T* sums) {
-  if (r.width == 1) sums[0] = sums[1] = 0;
+  std::fill_n(sums, 2 * r.width, T{0});
   GradSums<T, S, slope> body{r, sums, r.bits};
   walk(body, r.rows, r.width);
 }
@@ -244,6 +263,7 @@ void grad_sums(const NormalizedRowsGrad<T, S>& r, Slope slope, T* sums) {
 template <class T, class S, Slope slope, bool live>
 struct Grad {
   using Element = T;
+  using Stored = S;
   const NormalizedRowsGrad<T, S> r;
   const uint8_t* bits;
 

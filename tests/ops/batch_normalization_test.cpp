@@ -206,6 +206,7 @@ TEST(BatchNormalization, MixedPrecision) {
   if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
   const std::string map = "float[2,29,3,5]", operands = "float[29] s, float[29] b, float[29] m, float[29] v";
   for (const char* tag : {"any", "nChw16c", "nhwc"}) {
+    check_mixed(cat("(", map, " x) => (y) { y = graft.ChannelSum(x) }"), tag);
     for (const char* results : {"y", "y, nm, nv"}) {
       std::string mode = cat("epsilon = 5.0, training_mode = ", int{results[1] == ','});
       check_mixed(cat("(", map, " x, ", operands, ") => (", results, ") { ", results, " = BatchNormalization<", mode,

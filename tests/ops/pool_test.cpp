@@ -98,5 +98,22 @@ TEST(PoolWindows, OutsideTheInputAreRefused) {
   }
 }
 
+// Rounded once: sums over overlapping windows, too.
+TEST(PoolMixedPrecision, AsFloat32) {
+  constexpr double tolerance = 4e-3;  // half of the last of 8 bits, of numbers up to 2
+  const std::string window = "kernel_shape = [3, 2], strides = [2, 2], pads = [1, 0, 1, 1]";
+  for (const char* tag : {"any", "nChw16c", "nhwc"}) {
+    auto check = [&](const std::string& text) { check_mixed(text, tag, 0, {}, tolerance); };
+    for (const char* type : {"MaxPool", "AveragePool"}) {
+      check(cat("(float[2,19,9,7] x) => (y) { y = ", type, "<", window, ">(x) }"));
+      check(cat("(float[1,75,5,5] x) => (y) { y = Global", type, "(x) }"));
+    }
+    check("(float[2,19,9,7] x) => (y, i) { y, i = MaxPool<kernel_shape = [3, 2], strides = [2, 2]>(x) }");
+    check(
+        cat("(float[2,75,4,3] dy) => (dx) { dx = graft.AveragePoolGrad<kernel_shape = [2, 2], strides = [2, 3], "
+            "x_shape = [2, 75, 9, 8]>(dy) }"));
+  }
+}
+
 }  // namespace
 }  // namespace graft::test
