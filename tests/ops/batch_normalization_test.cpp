@@ -230,6 +230,24 @@ TEST(BatchNormalization, MixedPrecision) {
   }
 }
 
+// What forward leaves for backward: statistics and bits.
+TEST(BatchNormalizationActivation, MixedPrecisionGradients) {
+  if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
+  constexpr double tolerance = 6e-3;  // two roundings to 8 bits
+  Tensor x = random_feed(DType::f32, {3, 5, 6, 9}, -2, 2, 3), r = random_feed(DType::f32, {3, 5, 6, 9}, -2, 2, 4);
+  for (int live : {0, 1}) {
+    for (const char* activation : {"none", "relu", "hard_swish"}) {
+      for (const char* residual : {"", ", r"}) {
+        if (*residual && activation == std::string("hard_swish")) continue;
+        check_mixed_gradients(cat("(float[3,5,6,9] x, ", vectors, *residual ? ", float[3,5,6,9] r" : "", ") => (y) { y",
+                                  live ? ", nm, nv" : "", " = graft.BatchNormalizationActivation<training_mode = ",
+                                  live, ", activation = \"", activation, "\">(x, s, b, m, v", residual, ") }"),
+                              {{"x", x}, {"r", r}}, {"m", "v"}, tolerance);
+      }
+    }
+  }
+}
+
 TEST(BatchNormalizationActivation, LimitsThatPaddingWouldCrossAreRefused) {
   auto x = random_feed(DType::f32, {2, 3}, -1, 1, 1);
   auto c = random_feed(DType::f32, {3}, 0.5, 1, 2);

@@ -73,6 +73,19 @@ std::unique_ptr<Graph> inverted_residual() {
   return b.end(b.call("Div", {b.call("Mul", {h, gate}), b.number(6)}));
 }
 
+// As ResNets begin and end: overlapping maxima, then means.
+std::unique_ptr<Graph> pooling() {
+  constexpr int64_t channels = 19;
+  Builder b;
+  Value* h = b.call("Relu", {b.normalization(b.convolution(b.input({0, 3, 11, 9}), 3, channels, 3), channels)});
+  h = b.call("MaxPool", {h},
+             {{"kernel_shape", std::vector<int64_t>{3, 3}},
+              {"strides", std::vector<int64_t>{2, 2}},
+              {"pads", std::vector<int64_t>{1, 1, 1, 1}}});
+  h = b.call("GlobalAveragePool", {b.convolution(h, channels, channels, 3)});
+  return b.end(b.call("Gemm", {b.call("Flatten", {h}), b.weight({channels, 4}), b.weight({4})}));
+}
+
 std::unique_ptr<Graph> convolutions() {
   Builder b;
   Value* x = b.input({0, 16, 14, 13});
@@ -174,6 +187,7 @@ const std::vector<Network>& networks() {
        {3, 16, 8, 7},
        {3, 16, 8, 7},
        {"normalization_activation", "depthwise_normalization", "hard_swish"}},
+      {"pooling", pooling, {3, 3, 11, 9}, {3, 4}, {"normalization_activation"}},
       {"convolutions", convolutions, {3, 16, 14, 13}, {3, 16, 14, 13}, {"winograd"}},
       {"attention",
        attention,
