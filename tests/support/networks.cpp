@@ -73,17 +73,19 @@ std::unique_ptr<Graph> inverted_residual() {
   return b.end(b.call("Div", {b.call("Mul", {h, gate}), b.number(6)}));
 }
 
-// As ResNets begin and end: overlapping maxima, then means.
+// Overlapping maxima, and means of windows and of all.
 std::unique_ptr<Graph> pooling() {
   constexpr int64_t channels = 19;
+  auto window = [](int64_t size, int64_t pad) {
+    return Attributes{{"kernel_shape", std::vector<int64_t>{size, size}},
+                      {"strides", std::vector<int64_t>{2, 2}},
+                      {"pads", std::vector<int64_t>(4, pad)}};
+  };
   Builder b;
-  Value* h = b.call("Relu", {b.normalization(b.convolution(b.input({0, 3, 11, 9}), 3, channels, 3), channels)});
-  h = b.call("MaxPool", {h},
-             {{"kernel_shape", std::vector<int64_t>{3, 3}},
-              {"strides", std::vector<int64_t>{2, 2}},
-              {"pads", std::vector<int64_t>{1, 1, 1, 1}}});
-  h = b.call("GlobalAveragePool", {b.convolution(h, channels, channels, 3)});
-  return b.end(b.call("Gemm", {b.call("Flatten", {h}), b.weight({channels, 4}), b.weight({4})}));
+  Value* h = b.call("Relu", {b.normalization(b.convolution(b.input({0, 3, 15, 13}), 3, channels, 3), channels)});
+  h = b.convolution(b.call("MaxPool", {h}, window(3, 1)), channels, channels, 3);
+  h = b.call("Tanh", {b.normalization(h, channels)});
+  return b.end(b.call("Add", {b.call("AveragePool", {h}, window(2, 0)), b.call("GlobalAveragePool", {h})}));
 }
 
 std::unique_ptr<Graph> convolutions() {
@@ -187,7 +189,7 @@ const std::vector<Network>& networks() {
        {3, 16, 8, 7},
        {3, 16, 8, 7},
        {"normalization_activation", "depthwise_normalization", "hard_swish"}},
-      {"pooling", pooling, {3, 3, 11, 9}, {3, 4}, {"normalization_activation"}},
+      {"pooling", pooling, {3, 3, 15, 13}, {3, 19, 4, 3}, {"normalization_activation"}},
       {"convolutions", convolutions, {3, 16, 14, 13}, {3, 16, 14, 13}, {"winograd"}},
       {"attention",
        attention,
