@@ -34,4 +34,11 @@ S narrowed(Widened<S> x) {
   }
 }
 
+// Whether the machine has an instruction for it, which this version of Highway has no target for. Vectors of it then
+// cost a third.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define GRAFT_ROUNDS_BFLOAT16 1
+inline const bool rounds_bfloat16 = __builtin_cpu_supports("avx512bf16") != 0;
+#endif
+
 }  // namespace graft
