@@ -207,7 +207,10 @@ struct MaxGatherGrad {
         for (int64_t c = row.first; c < row.first + row.count; ++c) {
           const int64_t at = from + ((a * w.out[1] + b) * w.out[2] + c) * stride;
 #pragma omp simd
-          for (int64_t v = 0; v < count; ++v) sums[v] += winners[at + v] == wanted ? widened(dy[at + v]) : 0;
+          for (int64_t v = 0; v < count; ++v) {
+            float gradient = widened(dy[at + v]);  // read in any case, which lets the compiler make vectors
+            sums[v] += winners[at + v] == wanted ? gradient : 0;
+          }
         }
       }
     }
