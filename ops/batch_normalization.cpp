@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "ops/bfloat16.h"
 #include "ops/channel_passes.h"
 #include "ops/gradient.h"
 #include "ops/normalization_loops.h"
@@ -52,7 +53,8 @@ Slope slope_of(const Node& node) { return has_bits(node) ? Slope::bits : slope_f
 void check_operand(const Node& node, size_t i, const Value& like, const Dims& wanted) {
   const Value* value = node.input(i);
   if (!value || value->opaque) return;
-  if (value->dtype != like.dtype)
+  // What may be mixed with bfloat16 was checked when the kernel was looked up.
+  if (value->dtype != like.dtype && like.dtype != DType::bf16)
     throw UnsupportedError(node.where(), " mixes element types ", like.dtype, " and ", value->dtype);
   if (value->dims != wanted)
     throw ModelError(node.where(), " input ", i, " must have shape ", wanted, ", got ", value->dims);
@@ -119,12 +121,12 @@ constexpr int64_t forward_vectors = 3;
 
 // y = f((x - mean) factor + bias + residual), factor = scale / sqrt(var + epsilon). Live: mean and population variance
 // are the batch's; running' = running momentum + batch (1 - momentum).
-template <class T>
+template <class T, class S>
 struct Normalization {
   ChannelPasses passes;
   ChannelVectors<T> vectors;  // mean or, in the first pass, the shift; factor; bias
-  NormalizationLoops<T> loops;
-  NormalizedRows<T> rows;
+  NormalizationLoops<T, S> loops;
+  NormalizedRows<T, S> rows;
   Epilogue epilogue;
   bool live, has_bits;
   const T *scale, *bias, *mean, *var;
@@ -140,11 +142,11 @@ struct Normalization {
     const ChannelView& view = passes.view();
     if (!live) return;
     for (int64_t v = 0; v < view.width; ++v)
-      vectors[0][block * view.width + v] = passes.values() > 0 ? rows.x[view.offset(0, block) + v] : T{0};
+      vectors[0][block * view.width + v] = passes.values() > 0 ? widened(rows.x[view.offset(0, block) + v]) : T{0};
   }
 
-  NormalizedRows<T> rows_of(const ChannelPiece& piece) const {
-    NormalizedRows<T> some = rows;
+  NormalizedRows<T, S> rows_of(const ChannelPiece& piece) const {
+    NormalizedRows<T, S> some = rows;
     some.rows = piece.rows;
     some.mean = vectors[0] + piece.channel;
     some.factor = vectors[1] + piece.channel;
@@ -156,7 +158,7 @@ struct Normalization {
   }
 
   void first(const ChannelPiece& piece, int64_t, T* sums) const { loops.statistics(rows_of(piece), sums); }
-  void add(const T* sums, double* totals) const { loops.add(sums, 2 * rows.width, totals); }
+  void add(const T* sums, int64_t count, double* totals) const { loops.add(sums, count, totals); }
 
   void middle(int64_t block, const double* totals) const {
     for (int64_t v = 0; v < rows.width; ++v) {
@@ -186,16 +188,16 @@ struct Normalization {
   }
 
   void second(const ChannelPiece& piece, int64_t number) const {
-    NormalizedRows<T> some = rows_of(piece);
+    NormalizedRows<T, S> some = rows_of(piece);
     if (has_bits) some.bits = saved->bits(number);
     loops.normalize(some, epilogue);
   }
 };
 
-template <class T>
+template <class T, class S>
 Settlement settle_normalization(const Node& node, const Settlement*) {
   check_operands(node, {in_scale, in_bias, in_mean, in_var}, {in_residual});
-  ChannelPasses passes(channel_view(node, *node.inputs[in_x]), sizeof(T), 1);
+  ChannelPasses passes(channel_view(node, *node.inputs[in_x]), sizeof(S), sizeof(T), 1);
   Settlement settlement;
   settlement.scratch_bytes = checked_add(passes.scratch_bytes(), ChannelVectors<T>::bytes(passes, forward_vectors));
   settlement.opaque_bytes.assign(node.outputs.size(), Saved<T>(node, passes, nullptr).bytes);
@@ -204,7 +206,7 @@ Settlement settle_normalization(const Node& node, const Settlement*) {
   return settlement;
 }
 
-template <class T>
+template <class T, class S>
 Kernel prepare_normalization(const Node& node, const Binding& binding) {
   auto passes = std::any_cast<ChannelPasses>(binding.settlement->descriptor);
   auto index = saved_index(node);
@@ -214,28 +216,28 @@ Kernel prepare_normalization(const Node& node, const Binding& binding) {
     return live && node.output(i) && !node.outputs[i]->opaque ? binding.out<T>(i) : nullptr;
   };
   Activation activation = activation_of(node);
-  NormalizedRows<T> rows{.width = passes.view().width,
-                         .low = static_cast<T>(activation.low),
-                         .high = static_cast<T>(activation.high),
-                         .x = binding.in<T>(in_x),
-                         .residual = binding.in<T>(in_residual),
-                         .y = binding.out<T>(0)};
-  Normalization<T> work{.passes = passes,
-                        .vectors = {passes, binding.scratch},
-                        .loops = normalization_loops<T>(),
-                        .rows = rows,
-                        .epilogue = activation.epilogue,
-                        .live = live,
-                        .has_bits = has_bits(node) && saved,
-                        .scale = binding.in<T>(in_scale),
-                        .bias = binding.in<T>(in_bias),
-                        .mean = binding.in<T>(in_mean),
-                        .var = binding.in<T>(in_var),
-                        .new_mean = statistic(1),
-                        .new_var = statistic(2),
-                        .saved = saved,
-                        .epsilon = epsilon_of(node),
-                        .momentum = node.real("momentum", 0.9)};
+  NormalizedRows<T, S> rows{.width = passes.view().width,
+                            .low = static_cast<T>(activation.low),
+                            .high = static_cast<T>(activation.high),
+                            .x = binding.in<S>(in_x),
+                            .residual = binding.in<S>(in_residual),
+                            .y = binding.out<S>(0)};
+  Normalization<T, S> work{.passes = passes,
+                           .vectors = {passes, binding.scratch},
+                           .loops = normalization_loops<T, S>(),
+                           .rows = rows,
+                           .epilogue = activation.epilogue,
+                           .live = live,
+                           .has_bits = has_bits(node) && saved,
+                           .scale = binding.in<T>(in_scale),
+                           .bias = binding.in<T>(in_bias),
+                           .mean = binding.in<T>(in_mean),
+                           .var = binding.in<T>(in_var),
+                           .new_mean = statistic(1),
+                           .new_var = statistic(2),
+                           .saved = saved,
+                           .epsilon = epsilon_of(node),
+                           .momentum = node.real("momentum", 0.9)};
   return [work, scratch = binding.scratch](Stream&) mutable { work.passes.template run<T>(scratch, work); };
 }
 
@@ -245,12 +247,12 @@ constexpr int64_t grad_vectors = 6;
 
 // h = (x - mean)/sigma, dt = dy f'(t):  dbias = sum dt,  dscale = sum dt h,  dresidual = dt
 //   frozen: dx = scale/sigma dt       live: dx = scale/sigma (dt - dbias/count - h dscale/count)
-template <class T>
+template <class T, class S>
 struct NormalizationGrad {
   ChannelPasses passes;
   ChannelVectors<T> vectors;  // mean, factor, bias, then what dx is made of: slope, slope of x, offset
-  NormalizationLoops<T> loops;
-  NormalizedRowsGrad<T> rows;
+  NormalizationLoops<T, S> loops;
+  NormalizedRowsGrad<T, S> rows;
   Slope slope;
   bool live;
   const T *scale, *bias, *mean, *var;
@@ -273,13 +275,13 @@ struct NormalizationGrad {
     }
   }
 
-  NormalizedRowsGrad<T> rows_of(const ChannelPiece& piece, int64_t number) const {
-    NormalizedRowsGrad<T> some = rows;
+  NormalizedRowsGrad<T, S> rows_of(const ChannelPiece& piece, int64_t number) const {
+    NormalizedRowsGrad<T, S> some = rows;
     some.rows = piece.rows;
     some.mean = vectors[0] + piece.channel;
     some.factor = vectors[1] + piece.channel;
     some.bias = vectors[2] + piece.channel;
-    for (const T** operand : {&some.x, &some.dy, &some.more_dy}) {
+    for (const S** operand : {&some.x, &some.dy, &some.more_dy}) {
       if (*operand) *operand += piece.offset;
     }
     if (some.dt) some.dt += piece.offset;
@@ -291,7 +293,7 @@ struct NormalizationGrad {
   void first(const ChannelPiece& piece, int64_t number, T* sums) const {
     loops.grad_sums(rows_of(piece, number), slope, sums);
   }
-  void add(const T* sums, double* totals) const { loops.add(sums, 2 * rows.width, totals); }
+  void add(const T* sums, int64_t count, double* totals) const { loops.add(sums, count, totals); }
 
   void middle(int64_t block, const double* totals) const {
     for (int64_t v = 0; v < rows.width; ++v) {
@@ -314,7 +316,7 @@ struct NormalizationGrad {
   }
 
   void second(const ChannelPiece& piece, int64_t number) const {
-    NormalizedRowsGrad<T> some = rows_of(piece, number);
+    NormalizedRowsGrad<T, S> some = rows_of(piece, number);
     some.slope = vectors[3] + piece.channel;
     if (live) {
       some.slope_x = vectors[4] + piece.channel;
@@ -341,10 +343,10 @@ std::vector<Candidate> propose_grad(const Node& node) {
   return {candidate};
 }
 
-template <class T>
+template <class T, class S>
 Settlement settle_grad(const Node& node, const Settlement*) {
   check_operands(node, {of_scale, of_bias, of_mean, of_var}, {of_x, of_more_dy});
-  ChannelPasses passes(channel_view(node, *node.inputs[of_dy]), sizeof(T), node.input(of_more_dy) ? 3 : 2);
+  ChannelPasses passes(channel_view(node, *node.inputs[of_dy]), sizeof(S), sizeof(T), node.input(of_more_dy) ? 3 : 2);
   Settlement settlement;
   settlement.scratch_bytes = checked_add(passes.scratch_bytes(), ChannelVectors<T>::bytes(passes, grad_vectors));
   for (int result : {to_dresidual, to_dx}) {
@@ -357,33 +359,33 @@ Settlement settle_grad(const Node& node, const Settlement*) {
   return settlement;
 }
 
-template <class T>
+template <class T, class S>
 Kernel prepare_grad(const Node& node, const Binding& binding) {
   auto passes = std::any_cast<ChannelPasses>(binding.settlement->descriptor);
   const void* saved = binding.in<void>(of_saved);
   Activation activation = activation_of(node);
-  NormalizedRowsGrad<T> rows{.width = passes.view().width,
-                             .low = static_cast<T>(activation.low),
-                             .high = static_cast<T>(activation.high),
-                             .x = binding.in<T>(of_x),
-                             .dy = binding.in<T>(of_dy),
-                             .more_dy = binding.in<T>(of_more_dy),
-                             .dt = binding.out<T>(to_dresidual),
-                             .dx = binding.out<T>(to_dx)};
-  NormalizationGrad<T> work{.passes = passes,
-                            .vectors = {passes, binding.scratch},
-                            .loops = normalization_loops<T>(),
-                            .rows = rows,
-                            .slope = slope_of(node),
-                            .live = is_live(node),
-                            .scale = binding.in<T>(of_scale),
-                            .bias = binding.in<T>(of_bias),
-                            .mean = binding.in<T>(of_mean),
-                            .var = binding.in<T>(of_var),
-                            .dscale = binding.out<T>(to_dscale),
-                            .dbias = binding.out<T>(to_dbias),
-                            .saved = saved ? std::optional(Saved<T>(node, passes, saved)) : std::nullopt,
-                            .epsilon = epsilon_of(node)};
+  NormalizedRowsGrad<T, S> rows{.width = passes.view().width,
+                                .low = static_cast<T>(activation.low),
+                                .high = static_cast<T>(activation.high),
+                                .x = binding.in<S>(of_x),
+                                .dy = binding.in<S>(of_dy),
+                                .more_dy = binding.in<S>(of_more_dy),
+                                .dt = binding.out<S>(to_dresidual),
+                                .dx = binding.out<S>(to_dx)};
+  NormalizationGrad<T, S> work{.passes = passes,
+                               .vectors = {passes, binding.scratch},
+                               .loops = normalization_loops<T, S>(),
+                               .rows = rows,
+                               .slope = slope_of(node),
+                               .live = is_live(node),
+                               .scale = binding.in<T>(of_scale),
+                               .bias = binding.in<T>(of_bias),
+                               .mean = binding.in<T>(of_mean),
+                               .var = binding.in<T>(of_var),
+                               .dscale = binding.out<T>(to_dscale),
+                               .dbias = binding.out<T>(to_dbias),
+                               .saved = saved ? std::optional(Saved<T>(node, passes, saved)) : std::nullopt,
+                               .epsilon = epsilon_of(node)};
   return [work, scratch = binding.scratch](Stream&) mutable { work.passes.template run<T>(scratch, work); };
 }
 
@@ -436,33 +438,51 @@ Vals differentiate_normalization(Gradient& g) {
   return result;
 }
 
-template <class T>
+template <class T, class S = T>
 KernelFunctions forward_kernel() {
-  return {propose_channelwise, settle_normalization<T>, prepare_normalization<T>};
+  return {propose_channelwise, settle_normalization<T, S>, prepare_normalization<T, S>};
 }
-template <class T>
+template <class T, class S = T>
 KernelFunctions grad_kernel() {
-  return {propose_grad, settle_grad<T>, prepare_grad<T>};
+  return {propose_grad, settle_grad<T, S>, prepare_grad<T, S>};
+}
+
+constexpr uint32_t bit(int operand) { return 1U << operand; }
+
+std::optional<MixedPrecision> mix_forward(const Node&) {
+  if (!has_bfloat16()) return std::nullopt;
+  return MixedPrecision{.inputs = bit(in_x) | bit(in_residual), .outputs = bit(0)};
+}
+std::optional<MixedPrecision> mix_grad(const Node&) {
+  if (!has_bfloat16()) return std::nullopt;
+  return MixedPrecision{.inputs = bit(of_dy) | bit(of_x) | bit(of_more_dy), .outputs = bit(to_dx) | bit(to_dresidual)};
 }
 
 }  // namespace
 
 std::vector<Op> batch_normalization_ops() {
-  std::vector<KernelEntry> forward = {{DTypes::f32, forward_kernel<float>()}, {DTypes::f64, forward_kernel<double>()}};
+  std::vector<KernelEntry> forward = {{DTypes::f32, forward_kernel<float>()},
+                                      {DTypes::f64, forward_kernel<double>()},
+                                      {DTypes::bf16, forward_kernel<float, BFloat16>()}};
   return {{.type = "BatchNormalization",
            .cpu = forward,
            .differentiate = differentiate_normalization,
+           .mixed_precision = mix_forward,
            .parameter_slots = {1, 2},
            .statistic_slots = {3, 4}},
           {.type = "BatchNormalizationActivation",
            .domain = "graft",
            .infer = infer_activated,
            .cpu = forward,
-           .differentiate = differentiate_normalization},
+           .differentiate = differentiate_normalization,
+           .mixed_precision = mix_forward},
           {.type = "BatchNormalizationGrad",
            .domain = "graft",
            .infer = infer_grad,
-           .cpu = {{DTypes::f32, grad_kernel<float>()}, {DTypes::f64, grad_kernel<double>()}}}};
+           .cpu = {{DTypes::f32, grad_kernel<float>()},
+                   {DTypes::f64, grad_kernel<double>()},
+                   {DTypes::bf16, grad_kernel<float, BFloat16>()}},
+           .mixed_precision = mix_grad}};
 }
 
 }  // namespace graft

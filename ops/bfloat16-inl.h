@@ -9,7 +9,7 @@
 
 #include <hwy/highway.h>
 
-#include "graph/dtype.h"
+#include "ops/bfloat16.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
@@ -38,12 +38,19 @@ template <class D>
 HWY_INLINE void store(hn::Vec<D> x, D d, double* to) {
   hn::StoreU(x, d, to);
 }
-// Rounds to nearest even; NaN stays NaN.
+// Rounds to nearest even; NaN stays NaN. Below 2^-126 it may give zero.
 template <class D>
 HWY_INLINE void store(hn::Vec<D> x, [[maybe_unused]] D d, BFloat16* to) {
   const hn::RebindToUnsigned<D> wide;
   const hn::RebindToSigned<D> integers;
   const hn::Rebind<uint16_t, D> narrow;
+#if HWY_TARGET == HWY_AVX3 && GRAFT_ROUNDS_BFLOAT16
+  if (HWY_LIKELY(rounds_bfloat16)) {
+    hn::Vec<decltype(narrow)> low;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(low.raw) : "v"(x.raw));
+    return hn::StoreU(low, narrow, &to->bits);
+  }
+#endif
   const auto bits = hn::BitCast(wide, x);
   const auto high = hn::ShiftRight<16>(bits);
   const auto half = hn::Add(hn::And(high, hn::Set(wide, 1)), hn::Set(wide, 0x7fff));

@@ -8,21 +8,24 @@ namespace graft {
 
 class ChannelPasses {
  public:
-  // `operands`: how many tensors of the view's size a pass reads. Settled for the number of threads as it is now; the
-  // results do not depend on it.
-  ChannelPasses(const ChannelView& view, size_t element_size, int64_t operands)
-      : view_(view), element_size_(static_cast<int64_t>(element_size)) {
+  // Sums are of `sum_size` bytes. `operands`: how many tensors of the view's size a pass reads. Settled for the number
+  // of threads as it is now; the results do not depend on it.
+  ChannelPasses(const ChannelView& view, size_t element_size, size_t sum_size, int64_t operands)
+      : view_(view), sum_size_(static_cast<int64_t>(sum_size)) {
     if (view.blocks == 1) {  // samples follow each other without a gap
       view_.spatial *= view_.batch;
       view_.batch = 1;
     }
     constexpr int64_t piece = 4096;
-    rows_ = std::clamp<int64_t>(piece / std::max<int64_t>(view_.width, 1), 16, piece);
+    // Sums of a piece of narrow elements should not take more bytes than it does.
+    const int64_t fewest = 16 * sum_size_ / static_cast<int64_t>(element_size);
+    rows_ = std::clamp<int64_t>(piece / std::max<int64_t>(view_.width, 1), fewest, piece);
     rows_ = std::clamp<int64_t>(rows_, 1, std::max<int64_t>(view_.spatial, 1));
     per_sample_ = (view_.spatial + rows_ - 1) / rows_;
     per_block_ = view_.batch * per_sample_;
     int64_t threads = thread_count();
-    int64_t bytes = std::max<int64_t>(view_.batch * block_elements() * element_size_ * operands, 1);
+    int64_t bytes =
+        std::max<int64_t>(view_.batch * block_elements() * static_cast<int64_t>(element_size) * operands, 1);
     // Where the cache holds a block of each thread, threads take whole blocks; they share the others, so many at a
     // time.
     owned_ = bytes <= cache_bytes / threads ? view_.blocks / threads * threads : 0;
@@ -40,14 +43,14 @@ class ChannelPasses {
   int64_t scratch_bytes() const {
     int64_t totals = checked_mul(padded_channels(), 2 * static_cast<int64_t>(sizeof(double)));
     int64_t sums = checked_add(padded_channels(), checked_mul(together_ * per_block_, view_.width));
-    return checked_add(totals, checked_mul(sums, 2 * element_size_));
+    return checked_add(totals, checked_mul(sums, 2 * sum_size_));
   }
 
   // Work has, called in this order for every block:
   //   bool sums()                                                          whether there is a first pass
   //   begin(block)
   //   first(piece, number, T* sums)                                        gives [2][width] sums of the piece
-  //   add(const T* sums, double* totals)                                   totals[2][width] += sums
+  //   add(const T* sums, int64_t count, double* totals)                    totals[0..count) += sums
   //   middle(block, const double* totals)
   //   bool goes_on()                                                       whether there is a second pass
   //   second(piece, number)
@@ -66,7 +69,7 @@ class ChannelPasses {
         work.begin(block);
         for (int64_t p = 0; work.sums() && p < per_block_; ++p) {
           work.first(piece(block, p), block * per_block_ + p, sums);
-          work.add(sums, total);
+          work.add(sums, pair, total);
         }
         work.middle(block, total);
         for (int64_t p = per_block_; work.goes_on() && p-- > 0;) work.second(piece(block, p), block * per_block_ + p);
@@ -102,12 +105,17 @@ class ChannelPasses {
         for (int64_t i = begin; i < end; ++i) work.first(at(i), number + i, sums + i * pair);
       });
     }
-    for (int64_t b = 0; b < count; ++b) {
-      double* total = totals + (first_block + b) * pair;
-      std::fill(total, total + pair, 0.0);
-      for (int64_t p = 0; work.sums() && p < per_block_; ++p) work.add(sums + (b * per_block_ + p) * pair, total);
-      work.middle(first_block + b, total);
-    }
+    parallel_for(count * pair, per_block_, [&](int64_t begin, int64_t end) {
+      for (int64_t some; begin < end; begin += some) {
+        const int64_t b = begin / pair, from = begin % pair;
+        some = std::min(pair - from, end - begin);
+        double* total = totals + first_block * pair + begin;
+        std::fill(total, total + some, 0.0);
+        for (int64_t p = 0; work.sums() && p < per_block_; ++p)
+          work.add(sums + (b * per_block_ + p) * pair + from, some, total);
+      }
+    });
+    for (int64_t b = first_block; b < first_block + count; ++b) work.middle(b, totals + b * pair);
     if (!work.goes_on()) return;
     parallel_for(pieces, rows_ * view_.width, [&](int64_t begin, int64_t end) {
       for (int64_t i = end; i-- > begin;) work.second(at(i), number + i);
@@ -115,7 +123,7 @@ class ChannelPasses {
   }
 
   ChannelView view_;
-  int64_t element_size_;
+  int64_t sum_size_;
   int64_t rows_ = 1, per_sample_ = 1, per_block_ = 1;
   int64_t owned_ = 0, together_ = 1;
 };

@@ -1,4 +1,5 @@
 // graft.ChannelSum: y[c] = sum over batch and space of x[n,c,...]; what a bias of channels gets as its gradient.
+#include "ops/bfloat16.h"
 #include "ops/channel_view.h"
 #include "ops/gradient.h"
 
@@ -21,16 +22,22 @@ Settlement settle_channel_sum(const Node& node, const Settlement*) {
   return settlement;
 }
 
-template <class T>
+template <class S>
 Kernel prepare_channel_sum(const Node& node, const Binding& binding) {
+  using T = Widened<S>;
   ChannelView view = channel_view(node, *node.inputs[0]);
-  const T* x = binding.in<T>(0);
+  const S* x = binding.in<S>(0);
   T* y = binding.out<T>(0);
   ChannelSums sums(view, binding.scratch, ChannelSums::slices(view));
   return [=](Stream&) mutable {
-    sums.run<T>([=](int64_t i, int64_t) { return std::pair<T, T>(x[i], T{0}); });
+    sums.run<T>([=](int64_t i, int64_t) { return std::pair<T, T>(widened(x[i]), T{0}); });
     for (int64_t c = 0; c < view.channels; ++c) y[c] = static_cast<T>(sums.first(c));
   };
+}
+
+std::optional<MixedPrecision> mix_channel_sum(const Node&) {
+  if (!has_bfloat16()) return std::nullopt;
+  return MixedPrecision{.inputs = 1};
 }
 
 Vals differentiate_channel_sum(Gradient& g) {
@@ -46,8 +53,10 @@ std::vector<Op> channel_sum_ops() {
            .domain = "graft",
            .infer = infer_channel_sum,
            .cpu = {{DTypes::f32, {propose_channelwise, settle_channel_sum, prepare_channel_sum<float>}},
-                   {DTypes::f64, {propose_channelwise, settle_channel_sum, prepare_channel_sum<double>}}},
-           .differentiate = differentiate_channel_sum}};
+                   {DTypes::f64, {propose_channelwise, settle_channel_sum, prepare_channel_sum<double>}},
+                   {DTypes::bf16, {propose_channelwise, settle_channel_sum, prepare_channel_sum<BFloat16>}}},
+           .differentiate = differentiate_channel_sum,
+           .mixed_precision = mix_channel_sum}};
 }
 
 }  // namespace graft

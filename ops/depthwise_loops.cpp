@@ -9,6 +9,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "ops/bfloat16.h"
 #include "ops/pixel_rows-inl.h"
 
 #ifndef GRAFT_OPS_DEPTHWISE_ROWS
@@ -126,10 +127,10 @@ HWY_NOINLINE void add_products(const RowTaps<T>& taps, int64_t count, int64_t st
 // --- Maps ---
 
 // The rows of u that the windows of one row of results after the other meet.
-template <class T>
+template <class T, class S>
 class Windows {
  public:
-  explicit Windows(const DepthwiseMap<T>& m)
+  explicit Windows(const DepthwiseMap<T, S>& m)
       : m_(m),
         g_(*m.geometry),
         rows_(m.rows, g_.covered_rows(), g_.left, g_.in.columns, g_.padded_row(), pixel_width<T>()) {}
@@ -159,7 +160,7 @@ class Windows {
   }
 
  private:
-  const DepthwiseMap<T>& m_;
+  const DepthwiseMap<T, S>& m_;
   const DepthwiseGeometry& g_;
   PaddedRows<T> rows_;
   int64_t next_ = 0;  // the first row of u that is missing
@@ -167,10 +168,10 @@ class Windows {
 
 constexpr int64_t piece = 4096;  // elements
 
-template <class T>
-void statistics_of(const AheadMap<T>& x, double* sums) {
+template <class T, class S>
+void statistics_of(const AheadMap<S>& x, double* sums) {
   const int64_t width = pixel_width<T>();
-  const auto about = hn::LoadU(Pixel<T>(), x.map);
+  const auto about = load(Pixel<T>(), x.map);
   std::fill_n(sums + width, 2 * width, 0.0);
   TwoSums<T> two(sums + width, sums + 2 * width);
   for (int64_t i = 0; i < x.elements; i += piece) {
@@ -180,33 +181,33 @@ void statistics_of(const AheadMap<T>& x, double* sums) {
     two.row_done(count);
   }
   two.flush();
-  for (int64_t v = 0; v < width; ++v) sums[v] = static_cast<double>(x.map[v]);
+  for (int64_t v = 0; v < width; ++v) sums[v] = static_cast<double>(widened(x.map[v]));
 }
 
-template <class T>
-void input_gradient(const BlockNormalization<T>& n, const AheadMap<T>& x, T* dt) {
+template <class T, class S>
+void input_gradient(const BlockNormalization<T>& n, const AheadMap<S>& x, S* dt) {
   const Pixel<T> d;
   const auto mean = hn::LoadU(d, n.mean), slope = hn::LoadU(d, n.slope);
   const auto slope_x = hn::LoadU(d, n.slope_x), offset = hn::LoadU(d, n.offset);
-  const AheadMap<T> ahead_dt{dt, x.next ? dt + (x.next - x.map) : nullptr, x.elements};
+  const AheadMap<S> ahead_dt{dt, x.next ? dt + (x.next - x.map) : nullptr, x.elements};
   for (int64_t i = 0; i < x.elements; i += piece) {
     const int64_t end = std::min(i + piece, x.elements);
     x.reads(i, end - i);
     ahead_dt.reads(i, end - i);
     for (int64_t k = i; k < end; k += pixel_width<T>()) {
-      const auto centred = hn::Sub(hn::LoadU(d, x.map + k), mean);
-      hn::StoreU(hn::MulAdd(hn::LoadU(d, dt + k), slope, hn::MulAdd(centred, slope_x, offset)), d, dt + k);
+      const auto centred = hn::Sub(load(d, x.map + k), mean);
+      store(hn::MulAdd(load(d, dt + k), slope, hn::MulAdd(centred, slope_x, offset)), d, dt + k);
     }
   }
 }
 
-template <class T>
-void convolve(const DepthwiseMap<T>& m) {
+template <class T, class S>
+void convolve(const DepthwiseMap<T, S>& m) {
   const DepthwiseGeometry& g = *m.geometry;
   const Pixel<T> d;
   const int64_t width = pixel_width<T>(), elements = g.out.columns * width;
   std::fill_n(m.sums + width, 2 * width, 0.0);
-  Windows<T> windows(m);
+  Windows<T, S> windows(m);
   TwoSums<T> sums(m.sums + width, m.sums + 2 * width);
   RowTaps<T> taps;
   T* z = m.z;
@@ -220,27 +221,27 @@ void convolve(const DepthwiseMap<T>& m) {
   for (int64_t v = 0; v < width; ++v) m.sums[v] = static_cast<double>(m.z[v]);
 }
 
-template <class T>
-void convolve_again(const DepthwiseMap<T>& m) {
+template <class T, class S>
+void convolve_again(const DepthwiseMap<T, S>& m) {
   const DepthwiseGeometry& g = *m.geometry;
   const int64_t width = pixel_width<T>(), elements = g.out.columns * width;
   std::fill_n(m.sums, 2 * width, 0.0);
-  Windows<T> windows(m);
+  Windows<T, S> windows(m);
   TwoSums<T> sums(m.sums, m.sums + width);
   RowTaps<T> taps;
   for (int64_t row = 0, at = 0; row < g.out.rows; ++row, at += elements) {
     windows.take(row, taps);
     correlate(taps, g.out.columns, windows.step(), m.z + at, width);
     m.dy.reads(at, elements);
-    grad_sums_row<false>(m.second, m.z + at, m.dy.map + at, static_cast<T*>(nullptr), elements, sums);
+    grad_sums_row<false>(m.second, m.z + at, m.dy.map + at, static_cast<S*>(nullptr), elements, sums);
     sums.row_done(elements);
   }
   sums.flush();
 }
 
 // A row of du from the rows of dz.
-template <class T>
-HWY_INLINE void data_row(const DepthwiseMap<T>& m, const PaddedRows<T>& dz, int64_t row, RowTaps<T>& taps, T* du) {
+template <class T, class S>
+HWY_INLINE void data_row(const DepthwiseMap<T, S>& m, const PaddedRows<T>& dz, int64_t row, RowTaps<T>& taps, T* du) {
   const DepthwiseGeometry& g = *m.geometry;
   const int64_t width = pixel_width<T>();
   for (size_t c = 0; c < m.columns->size(); ++c) {
@@ -258,13 +259,13 @@ HWY_INLINE void data_row(const DepthwiseMap<T>& m, const PaddedRows<T>& dz, int6
   }
 }
 
-template <class T>
-void convolve_back(const DepthwiseMap<T>& m) {
+template <class T, class S>
+void convolve_back(const DepthwiseMap<T, S>& m) {
   const DepthwiseGeometry& g = *m.geometry;
   const int64_t width = pixel_width<T>(), in_elements = g.in.columns * width, elements = g.out.columns * width;
   std::fill_n(m.sums, 2 * width, 0.0);
   if (m.products) std::fill_n(m.products, g.taps() * width, T{0});
-  Windows<T> windows(m);
+  Windows<T, S> windows(m);
   const PaddedRows<T> dz(m.gradient_rows, g.covered_rows(), g.out_left(), g.out.columns, g.padded_out_row(), width);
   TwoSums<T> sums(m.sums, m.sums + width);
   RowTaps<T> taps;
@@ -280,24 +281,27 @@ void convolve_back(const DepthwiseMap<T>& m) {
     const bool last = row + 1 == g.out.rows;
     const int64_t complete = last ? g.in.rows : std::min((row + 1) * g.stride.rows - g.top, g.in.rows);
     for (; next < complete; ++next) {
-      T* du = m.dt ? m.dt + next * in_elements : m.single_row;
+      S* dt = m.dt ? m.dt + next * in_elements : nullptr;
+      T* du = m.single_row;
+      if constexpr (std::is_same_v<T, S>) du = dt ? dt : du;
       data_row(m, dz, next, taps, du);
-      const T* x = m.x.map + next * in_elements;
-      if (m.dt) grad_sums_row<true>(m.first, x, du, du, in_elements, sums);
-      else grad_sums_row<false>(m.first, x, du, du, in_elements, sums);
+      const S* x = m.x.map + next * in_elements;
+      if (dt) grad_sums_row<true>(m.first, x, du, dt, in_elements, sums);
+      else grad_sums_row<false>(m.first, x, du, dt, in_elements, sums);
       sums.row_done(in_elements);
     }
   }
   sums.flush();
 }
 
-template <class T>
-DepthwiseLoops<T> all_depthwise() {
-  return {pixel_width<T>(), statistics_of<T>,  normalize_row<T>, input_gradient<T>,
-          convolve<T>,      convolve_again<T>, convolve_back<T>};
+template <class T, class S>
+DepthwiseLoops<T, S> all_depthwise() {
+  return {pixel_width<T>(), statistics_of<T, S>,  normalize_row<T, T, S>, input_gradient<T, S>,
+          convolve<T, S>,   convolve_again<T, S>, convolve_back<T, S>};
 }
-DepthwiseLoops<float> depthwise_f32() { return all_depthwise<float>(); }
-DepthwiseLoops<double> depthwise_f64() { return all_depthwise<double>(); }
+DepthwiseLoops<float> depthwise_f32() { return all_depthwise<float, float>(); }
+DepthwiseLoops<double> depthwise_f64() { return all_depthwise<double, double>(); }
+DepthwiseLoops<float, BFloat16> depthwise_bf16() { return all_depthwise<float, BFloat16>(); }
 
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -307,6 +311,7 @@ namespace graft {
 
 HWY_EXPORT(depthwise_f32);
 HWY_EXPORT(depthwise_f64);
+HWY_EXPORT(depthwise_bf16);
 
 template <>
 const DepthwiseLoops<float>& depthwise_loops<float>() {
@@ -316,6 +321,11 @@ const DepthwiseLoops<float>& depthwise_loops<float>() {
 template <>
 const DepthwiseLoops<double>& depthwise_loops<double>() {
   static const DepthwiseLoops<double> loops = HWY_DYNAMIC_DISPATCH(depthwise_f64)();
+  return loops;
+}
+template <>
+const DepthwiseLoops<float, BFloat16>& depthwise_loops<float, BFloat16>() {
+  static const DepthwiseLoops<float, BFloat16> loops = HWY_DYNAMIC_DISPATCH(depthwise_bf16)();
   return loops;
 }
 

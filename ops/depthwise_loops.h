@@ -47,16 +47,18 @@ struct BlockNormalization {
   Epilogue epilogue;
 };
 
+// S is the type of the elements of maps in memory, T that of the arithmetic and of all that is scratch.
+//
 // Maps are short, and the next one lies far away: what the machine would not guess in time is fetched ahead, while this
 // one is worked on.
-template <class T>
+template <class S>
 struct AheadMap {
-  const T *map, *next;  // nullptr: there is none
+  const S *map, *next;  // nullptr: there is none
   int64_t elements;
 
   // Elements [at, at + count) of the map are about to be read.
   void reads(int64_t at, int64_t count) const {
-    constexpr int64_t line = 64 / sizeof(T), distance = 2048 / sizeof(T);
+    constexpr int64_t line = 64 / sizeof(S), distance = 2048 / sizeof(S);
     const int64_t first = at + std::min(distance, elements);
     for (int64_t i = first; i < first + count; i += line) {
       if (i < elements) __builtin_prefetch(map + i);
@@ -71,46 +73,48 @@ struct ColumnTap {
 };
 std::vector<std::vector<ColumnTap>> column_taps(const DepthwiseGeometry& g);
 
-template <class T>
+template <class T, class S = T>
 struct DepthwiseMap {
   const DepthwiseGeometry* geometry;
   BlockNormalization<T> first, second;
-  AheadMap<T> x;
+  AheadMap<S> x;
   const T* w;    // [taps][width]
   T* z;          // forward and convolve_again give it
   T* rows;       // scratch: covered_rows() * padded_row() pixels
   double* sums;  // [3][width] forward, [2][width] backward
   // backward
-  AheadMap<T> dy;
+  AheadMap<S> dy;
   const std::vector<std::vector<ColumnTap>>* columns;
   T* gradient_rows;  // scratch: covered_rows() * padded_out_row() pixels
-  T* dt;             // a map, or nullptr where only sums are wanted
+  S* dt;             // a map, or nullptr where only sums are wanted
   T* single_row;     // scratch for a row of x
   T* products;       // [taps][width], nullptr where not wanted
 };
 
-template <class T>
+template <class T, class S = T>
 struct DepthwiseLoops {
   int64_t width;
   // sums = the first pixel of x, sum of x - that, sum of its square
-  void (*statistics)(const AheadMap<T>& x, double* sums);
-  // y = f(t) from x
-  void (*normalize)(const BlockNormalization<T>&, const T* x, T* y, int64_t elements);
+  void (*statistics)(const AheadMap<S>& x, double* sums);
+  // y = f(t) from z
+  void (*normalize)(const BlockNormalization<T>&, const T* z, S* y, int64_t elements);
   // dx from x and dt, in the place of dt
-  void (*input_gradient)(const BlockNormalization<T>&, const AheadMap<T>& x, T* dt);
+  void (*input_gradient)(const BlockNormalization<T>&, const AheadMap<S>& x, S* dt);
   // z; sums = the first pixel of z, sum of z - that, sum of its square
-  void (*convolve)(const DepthwiseMap<T>&);
+  void (*convolve)(const DepthwiseMap<T, S>&);
   // z; dt = dy f2'; sums = sum dt, sum dt (z - mean)
-  void (*convolve_again)(const DepthwiseMap<T>&);
+  void (*convolve_again)(const DepthwiseMap<T, S>&);
   // From z: dz, products = sum u dz for each tap, dt = f1' times the gradient of u; sums = sum dt, sum dt (x - mean)
-  void (*convolve_back)(const DepthwiseMap<T>&);
+  void (*convolve_back)(const DepthwiseMap<T, S>&);
 };
 
-template <class T>
-const DepthwiseLoops<T>& depthwise_loops();
+template <class T, class S = T>
+const DepthwiseLoops<T, S>& depthwise_loops();
 template <>
 const DepthwiseLoops<float>& depthwise_loops<float>();
 template <>
 const DepthwiseLoops<double>& depthwise_loops<double>();
+template <>
+const DepthwiseLoops<float, BFloat16>& depthwise_loops<float, BFloat16>();
 
 }  // namespace graft

@@ -109,8 +109,8 @@ void check_vectors(const Node& node, std::initializer_list<size_t> vectors, cons
 }
 
 // The scratch of both directions.
-template <class T>
-void carve(Context<T>& c, Carver& carver) {
+template <class T, class S>
+void carve(Context<T, S>& c, Carver& carver) {
   const Geometry& g = c.g;
   const int64_t records = checked_mul(c.schedule.slots(), g.samples), threads = c.schedule.threads();
   c.maps = carver.take<T>(checked_mul(records, checked_mul(g.out.pixels(), g.width)));
@@ -122,16 +122,16 @@ void carve(Context<T>& c, Carver& carver) {
   }
 }
 
-template <class T>
-void carve(Forward<T>& f, Carver& carver) {
-  carve(static_cast<Context<T>&>(f), carver);
+template <class T, class S>
+void carve(Forward<T, S>& f, Carver& carver) {
+  carve(static_cast<Context<T, S>&>(f), carver);
   f.unsaved = carver.take<T>(checked_mul(saved_vectors, f.g.channels));
 }
 
-template <class T>
-void carve(Backward<T>& b, Carver& carver) {
+template <class T, class S>
+void carve(Backward<T, S>& b, Carver& carver) {
   const Geometry& g = b.g;
-  carve(static_cast<Context<T>&>(b), carver);
+  carve(static_cast<Context<T, S>&>(b), carver);
   const int64_t records = checked_mul(b.schedule.slots(), g.samples), threads = b.schedule.threads();
   b.products = carver.take<T>(checked_mul(records, checked_mul(g.taps(), g.width)));
   b.gradient_rows = carver.take<T>(checked_mul(threads, g.gradient_rows()));
@@ -139,17 +139,17 @@ void carve(Backward<T>& b, Carver& carver) {
 }
 
 // Bytes of a block of x and of y that pass through the cache so many times.
-template <class T>
+template <class S>
 int64_t block_bytes(const Geometry& g, int64_t maps_of_x, int64_t maps_of_y) {
   int64_t pixels = checked_add(checked_mul(maps_of_x, g.in.pixels()), checked_mul(maps_of_y, g.out.pixels()));
-  return checked_mul(checked_mul(g.samples, pixels), g.width * int64_t{sizeof(T)});
+  return checked_mul(checked_mul(g.samples, pixels), g.width * int64_t{sizeof(S)});
 }
 
-template <class T, class Work>
+template <class S, class Work>
 Settlement settle_with(const Geometry& g, int64_t maps_of_x, int64_t maps_of_y) {
   Work work{};
   work.g = g;
-  work.schedule = Schedule(g, block_bytes<T>(g, maps_of_x, maps_of_y));
+  work.schedule = Schedule(g, block_bytes<S>(g, maps_of_x, maps_of_y));
   Carver carver(nullptr);
   carve(work, carver);
   Settlement settlement;
@@ -159,15 +159,15 @@ Settlement settle_with(const Geometry& g, int64_t maps_of_x, int64_t maps_of_y) 
 }
 
 // All that both directions take from a node.
-template <class T, class Work>
+template <class T, class S, class Work>
 Work bind(const Node& node, const Binding& binding, const Slots& slots) {
   Work work{};
   work.g = geometry_of<T>(node, slots);
   work.schedule = std::any_cast<Schedule>(binding.settlement->descriptor);
   Carver carver(binding.scratch);
   carve(work, carver);
-  work.depthwise = depthwise_loops<T>();
-  work.x = binding.in<T>(slots.x);
+  work.depthwise = depthwise_loops<T, S>();
+  work.x = binding.in<S>(slots.x);
   work.w = binding.in<T>(slots.w);
   work.first.scale = binding.in<T>(slots.scale1);
   work.first.bias = binding.in<T>(slots.bias1);
@@ -182,8 +182,8 @@ Work bind(const Node& node, const Binding& binding, const Slots& slots) {
 }
 
 // What forward leaves.
-template <class T>
-void bind_saved(Context<T>& c, T* saved) {
+template <class T, class S>
+void bind_saved(Context<T, S>& c, T* saved) {
   for (Half<T>* half : {&c.first, &c.second}) {
     for (T** kept : {&half->saved_mean, &half->inverse, &half->rest}) {
       *kept = saved;
@@ -192,20 +192,20 @@ void bind_saved(Context<T>& c, T* saved) {
   }
 }
 
-template <class T>
+template <class T, class S>
 Settlement settle_forward(const Node& node, const Settlement*) {
   Geometry g = geometry_of<T>(node, forward_slots);
   check_vectors(node, {in_scale1, in_bias1, in_mean1, in_var1, in_scale2, in_bias2, in_mean2, in_var2}, g,
-                node.inputs[in_x]->dtype);
+                dtype_of<T>());
   int64_t saved = checked_mul(saved_vectors * int64_t{sizeof(T)}, g.channels);
-  Settlement settlement = settle_with<T, Forward<T>>(g, 1, 2);
+  Settlement settlement = settle_with<S, Forward<T, S>>(g, 1, 2);
   settlement.opaque_bytes.assign(node.outputs.size(), saved);
   return settlement;
 }
 
-template <class T>
+template <class T, class S>
 Kernel prepare_forward(const Node& node, const Binding& binding) {
-  auto work = bind<T, Forward<T>>(node, binding, forward_slots);
+  auto work = bind<T, S, Forward<T, S>>(node, binding, forward_slots);
   bind_saved(work, binding.out<T>(to_saved) ? binding.out<T>(to_saved) : work.unsaved);
   work.first.running_mean = binding.in<T>(in_mean1);
   work.first.running_var = binding.in<T>(in_var1);
@@ -215,23 +215,23 @@ Kernel prepare_forward(const Node& node, const Binding& binding) {
   work.first.new_var = binding.out<T>(to_var1);
   work.second.new_mean = binding.out<T>(to_mean2);
   work.second.new_var = binding.out<T>(to_var2);
-  work.y = binding.out<T>(to_y);
+  work.y = binding.out<S>(to_y);
   return [work](Stream&) { work.schedule.run(work); };
 }
 
-template <class T>
+template <class T, class S>
 Settlement settle_backward(const Node& node, const Settlement*) {
   Geometry g = geometry_of<T>(node, grad_slots);
-  check_vectors(node, {of_scale1, of_bias1, of_scale2, of_bias2}, g, node.inputs[of_dy]->dtype);
-  return settle_with<T, Backward<T>>(g, node.output(to_dx) ? 2 : 1, 2);
+  check_vectors(node, {of_scale1, of_bias1, of_scale2, of_bias2}, g, dtype_of<T>());
+  return settle_with<S, Backward<T, S>>(g, node.output(to_dx) ? 2 : 1, 2);
 }
 
-template <class T>
+template <class T, class S>
 Kernel prepare_backward(const Node& node, const Binding& binding) {
-  auto work = bind<T, Backward<T>>(node, binding, grad_slots);
+  auto work = bind<T, S, Backward<T, S>>(node, binding, grad_slots);
   bind_saved(work, const_cast<T*>(binding.in<T>(of_saved)));
-  work.dy = binding.in<T>(of_dy);
-  work.dx = binding.out<T>(to_dx);
+  work.dy = binding.in<S>(of_dy);
+  work.dx = binding.out<S>(to_dx);
   work.dw = binding.out<T>(to_dw);
   work.columns = column_taps(work.g);
   work.first.dscale = binding.out<T>(to_dscale1);
@@ -384,13 +384,24 @@ template <ProposeFunction propose, SettleFunction settle, PrepareFunction prepar
 KernelFunctions kernel_of() {
   return {propose, settle_anyhow<propose, settle>, prepare_anyhow<propose, prepare>};
 }
-template <class T>
+template <class T, class S = T>
 KernelFunctions forward_kernel() {
-  return kernel_of<propose_forward<T>, settle_forward<T>, prepare_forward<T>>();
+  return kernel_of<propose_forward<T>, settle_forward<T, S>, prepare_forward<T, S>>();
 }
-template <class T>
+template <class T, class S = T>
 KernelFunctions backward_kernel() {
-  return kernel_of<propose_backward<T>, settle_backward<T>, prepare_backward<T>>();
+  return kernel_of<propose_backward<T>, settle_backward<T, S>, prepare_backward<T, S>>();
+}
+
+constexpr uint32_t bit(int operand) { return 1U << operand; }
+
+std::optional<MixedPrecision> mix_forward(const Node&) {
+  if (!has_bfloat16()) return std::nullopt;
+  return MixedPrecision{.inputs = bit(in_x), .outputs = bit(to_y)};
+}
+std::optional<MixedPrecision> mix_backward(const Node&) {
+  if (!has_bfloat16()) return std::nullopt;
+  return MixedPrecision{.inputs = bit(of_dy) | bit(of_x), .outputs = bit(to_dx)};
 }
 
 }  // namespace
@@ -399,14 +410,20 @@ std::vector<Op> depthwise_normalization_ops() {
   return {{.type = "DepthwiseNormalization",
            .domain = "graft",
            .infer = infer_forward,
-           .cpu = {{DTypes::f32, forward_kernel<float>()}, {DTypes::f64, forward_kernel<double>()}},
+           .cpu = {{DTypes::f32, forward_kernel<float>()},
+                   {DTypes::f64, forward_kernel<double>()},
+                   {DTypes::bf16, forward_kernel<float, BFloat16>()}},
            .differentiate = differentiate,
+           .mixed_precision = mix_forward,
            .parameter_slots = {in_scale1, in_bias1, in_w, in_scale2, in_bias2},
            .statistic_slots = {in_mean1, in_var1, in_mean2, in_var2}},
           {.type = "DepthwiseNormalizationGrad",
            .domain = "graft",
            .infer = infer_backward,
-           .cpu = {{DTypes::f32, backward_kernel<float>()}, {DTypes::f64, backward_kernel<double>()}}}};
+           .cpu = {{DTypes::f32, backward_kernel<float>()},
+                   {DTypes::f64, backward_kernel<double>()},
+                   {DTypes::bf16, backward_kernel<float, BFloat16>()}},
+           .mixed_precision = mix_backward}};
 }
 
 }  // namespace graft

@@ -103,13 +103,14 @@ struct Half {
 };
 
 // What both directions work with.
-template <class T>
+template <class T, class S>
 struct Context {
   Geometry g;
   Schedule schedule;
-  DepthwiseLoops<T> depthwise;
+  DepthwiseLoops<T, S> depthwise;
   Half<T> first, second;
-  const T *x, *w;
+  const S* x;
+  const T* w;
   T* maps;       // z, by slot and sample
   double* sums;  // [3][width], by slot and sample
   T* rows;       // of u, by thread
@@ -117,7 +118,7 @@ struct Context {
   int64_t record(const Place& p) const { return p.slot * g.samples + p.sample; }
   double* sums_of(const Place& p) const { return sums + record(p) * 3 * g.width; }
   T* map_of(const Place& p) const { return maps + record(p) * g.out.pixels() * g.width; }
-  AheadMap<T> ahead(const T* tensor, const MapExtent& map, const Place& p) const {
+  AheadMap<S> ahead(const S* tensor, const MapExtent& map, const Place& p) const {
     return {tensor + g.offset(map, p.block, p.sample),
             p.next_sample < 0 ? nullptr : tensor + g.offset(map, p.block, p.next_sample), map.pixels() * g.width};
   }
@@ -135,7 +136,7 @@ struct Context {
             half.activation.epilogue};
   }
 
-  DepthwiseMap<T> map(const Place& p) const {
+  DepthwiseMap<T, S> map(const Place& p) const {
     return {.geometry = &g,
             .first = block(first, p.block),
             .second = block(second, p.block),
@@ -159,11 +160,11 @@ struct Context {
 
 // --- Forward ---
 
-template <class T>
-struct Forward : Context<T> {
-  using Base = Context<T>;
+template <class T, class S>
+struct Forward : Context<T, S> {
+  using Base = Context<T, S>;
   using Base::first, Base::g, Base::second, Base::sums_of;
-  T* y;
+  S* y;
   T* unsaved;  // what backward would want, where there is none
 
   static int phases() { return 3; }
@@ -206,12 +207,13 @@ struct Forward : Context<T> {
 
 // --- Backward ---
 
-template <class T>
-struct Backward : Context<T> {
-  using Base = Context<T>;
+template <class T, class S>
+struct Backward : Context<T, S> {
+  using Base = Context<T, S>;
   using Base::first, Base::g, Base::second, Base::sums_of;
-  const T* dy;
-  T *dx, *dw;
+  const S* dy;
+  S* dx;
+  T* dw;
   T* products;       // [taps][width], by slot and sample
   T* gradient_rows;  // of dz, by thread
   T* single_row;     // of du, by thread
@@ -220,10 +222,10 @@ struct Backward : Context<T> {
   int phases() const { return dx ? 3 : 2; }
 
   void each(int phase, const Place& p) const {
-    const AheadMap<T> x = this->ahead(this->x, g.in, p);
-    T* dt = dx ? dx + g.offset(g.in, p.block, p.sample) : nullptr;
+    const AheadMap<S> x = this->ahead(this->x, g.in, p);
+    S* dt = dx ? dx + g.offset(g.in, p.block, p.sample) : nullptr;
     if (phase == 2) return this->depthwise.input_gradient(this->block(first, p.block), x, dt);
-    DepthwiseMap<T> map = this->map(p);
+    DepthwiseMap<T, S> map = this->map(p);
     map.dy = this->ahead(dy, g.out, p);
     if (phase == 0) return this->depthwise.convolve_again(map);
     map.columns = &columns;

@@ -7,6 +7,7 @@
 #define GRAFT_OPS_PIXEL_ROWS_INL_H
 #endif
 
+#include "ops/bfloat16-inl.h"
 #include "ops/depthwise_loops.h"
 #include "ops/epilogue-inl.h"
 
@@ -52,14 +53,14 @@ struct Affine {
         high(hn::Set(Pixel<T>(), n.high)) {}
 };
 
-template <Epilogue epilogue, class T>
-HWY_INLINE void normalize_with(const BlockNormalization<T>& n, const T* x, T* u, int64_t elements) {
+template <Epilogue epilogue, class T, class From, class To>
+HWY_INLINE void normalize_with(const BlockNormalization<T>& n, const From* x, To* u, int64_t elements) {
   const Pixel<T> d;
   const Affine<T> a(n);
 #pragma GCC unroll 2
   for (int64_t i = 0; i < elements; i += pixel_width<T>()) {
-    const auto t = hn::MulAdd(hn::Sub(hn::LoadU(d, x + i), a.mean), a.factor, a.bias);
-    hn::StoreU(activate<epilogue, T>(t, a.low, a.high), d, u + i);
+    const auto t = hn::MulAdd(hn::Sub(load(d, x + i), a.mean), a.factor, a.bias);
+    store(activate<epilogue, T>(t, a.low, a.high), d, u + i);
   }
 }
 
@@ -115,11 +116,11 @@ class TwoSums {
 };
 
 // x - about, and its square
-template <class T>
-HWY_INLINE void squares_row(const T* x, PixelV<T> about, int64_t elements, TwoSums<T>& sums) {
+template <class T, class From>
+HWY_INLINE void squares_row(const From* x, PixelV<T> about, int64_t elements, TwoSums<T>& sums) {
   const Pixel<T> d;
   auto one = [&](int64_t i, PixelV<T>& sum, PixelV<T>& squares) HWY_ATTR {
-    const auto centred = hn::Sub(hn::LoadU(d, x + i), about);
+    const auto centred = hn::Sub(load(d, x + i), about);
     sum = hn::Add(sum, centred);
     squares = hn::MulAdd(centred, centred, squares);
   };
@@ -127,37 +128,37 @@ HWY_INLINE void squares_row(const T* x, PixelV<T> about, int64_t elements, TwoSu
 }
 
 // dt = dy f'(t), in the place of `dt` where there is one; its sums, alone and times x - mean.
-template <Epilogue epilogue, bool stores, class T>
-HWY_INLINE void grad_sums_with(const BlockNormalization<T>& n, const T* x, const T* dy, T* dt, int64_t elements,
+template <Epilogue epilogue, bool stores, class T, class X, class DY, class DT>
+HWY_INLINE void grad_sums_with(const BlockNormalization<T>& n, const X* x, const DY* dy, DT* dt, int64_t elements,
                                TwoSums<T>& sums) {
   const Pixel<T> d;
   const Affine<T> a(n);
   auto one = [&](int64_t i, PixelV<T>& sum, PixelV<T>& sum_x) HWY_ATTR {
-    const auto centred = hn::Sub(hn::LoadU(d, x + i), a.mean);
+    const auto centred = hn::Sub(load(d, x + i), a.mean);
     const auto t = hn::MulAdd(centred, a.factor, a.bias);
-    const auto gradient = activate_grad<epilogue, T>(hn::LoadU(d, dy + i), t, a.low, a.high);
-    if constexpr (stores) hn::StoreU(gradient, d, dt + i);
+    const auto gradient = activate_grad<epilogue, T>(load(d, dy + i), t, a.low, a.high);
+    if constexpr (stores) store(gradient, d, dt + i);
     sum = hn::Add(sum, gradient);
     sum_x = hn::MulAdd(gradient, centred, sum_x);
   };
   sums.add_row(elements, one);
 }
 
-template <Epilogue epilogue, class T>
-HWY_INLINE void grad_with(const BlockNormalization<T>& n, const T* x, const T* dy, T* dx, int64_t elements) {
+template <Epilogue epilogue, class T, class DY>
+HWY_INLINE void grad_with(const BlockNormalization<T>& n, const T* x, const DY* dy, T* dx, int64_t elements) {
   const Pixel<T> d;
   const Affine<T> a(n);
   const auto slope = hn::LoadU(d, n.slope), slope_x = hn::LoadU(d, n.slope_x), offset = hn::LoadU(d, n.offset);
   for (int64_t i = 0; i < elements; i += pixel_width<T>()) {
-    const auto centred = hn::Sub(hn::LoadU(d, x + i), a.mean);
+    const auto centred = hn::Sub(load(d, x + i), a.mean);
     const auto t = hn::MulAdd(centred, a.factor, a.bias);
-    const auto dt = activate_grad<epilogue, T>(hn::LoadU(d, dy + i), t, a.low, a.high);
+    const auto dt = activate_grad<epilogue, T>(load(d, dy + i), t, a.low, a.high);
     hn::StoreU(hn::MulAdd(dt, slope, hn::MulAdd(centred, slope_x, offset)), d, dx + i);
   }
 }
 
-template <class T>
-HWY_INLINE void normalize_row(const BlockNormalization<T>& n, const T* x, T* u, int64_t elements) {
+template <class T, class From, class To>
+HWY_INLINE void normalize_row(const BlockNormalization<T>& n, const From* x, To* u, int64_t elements) {
   switch (n.epilogue) {
     case Epilogue::none: return normalize_with<Epilogue::none>(n, x, u, elements);
     case Epilogue::clamp: return normalize_with<Epilogue::clamp>(n, x, u, elements);
@@ -165,8 +166,8 @@ HWY_INLINE void normalize_row(const BlockNormalization<T>& n, const T* x, T* u, 
   }
 }
 
-template <bool stores, class T>
-HWY_INLINE void grad_sums_row(const BlockNormalization<T>& n, const T* x, const T* dy, T* dt, int64_t elements,
+template <bool stores, class T, class X, class DY, class DT>
+HWY_INLINE void grad_sums_row(const BlockNormalization<T>& n, const X* x, const DY* dy, DT* dt, int64_t elements,
                               TwoSums<T>& sums) {
   switch (n.epilogue) {
     case Epilogue::none: return grad_sums_with<Epilogue::none, stores>(n, x, dy, dt, elements, sums);
@@ -175,8 +176,8 @@ HWY_INLINE void grad_sums_row(const BlockNormalization<T>& n, const T* x, const 
   }
 }
 
-template <class T>
-HWY_INLINE void grad_row(const BlockNormalization<T>& n, const T* x, const T* dy, T* dx, int64_t elements) {
+template <class T, class DY>
+HWY_INLINE void grad_row(const BlockNormalization<T>& n, const T* x, const DY* dy, T* dx, int64_t elements) {
   switch (n.epilogue) {
     case Epilogue::none: return grad_with<Epilogue::none>(n, x, dy, dx, elements);
     case Epilogue::clamp: return grad_with<Epilogue::clamp>(n, x, dy, dx, elements);

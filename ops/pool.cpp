@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ops/bfloat16.h"
 #include "ops/gradient.h"
 #include "ops/pool_window.h"
 
@@ -19,11 +20,12 @@ Value* winners_of(const Node& node) {
   return last && last->opaque ? last : nullptr;
 }
 
-template <class T>
+template <class S>
 struct MaxPool {
+  using T = Widened<S>;
   PoolWindow w;
-  const T* x;
-  T* y;
+  const S* x;
+  S* y;
   int32_t* winners;  // nullptr: not wanted
   int64_t* indices;  // nullptr: not wanted; row-major, in the whole of a plain x
   bool column_major;
@@ -31,7 +33,7 @@ struct MaxPool {
   void operator()(Stream&) const {
     with_width(w.x.width, [&](auto width) {
       w.for_each_plane(w.outputs() * w.taps(), [&](int64_t plane, int64_t lane, int64_t lanes) {
-        const T* from = x + plane * w.x.spatial * w.x.width + lane;
+        const S* from = x + plane * w.x.spatial * w.x.width + lane;
         int64_t to = plane * w.y.spatial * w.y.width + lane;
         w.for_each_output([&](int64_t o, const Range& d, const Range& h, const Range& r) {
           give<width()>(from, to + o * w.y.width, lanes, d, h, r);
@@ -44,37 +46,41 @@ struct MaxPool {
 
   // y[lane] = max over the window; ties go to the first, NaN wins.
   template <int W>
-  void give(const T* from, int64_t to, int64_t lanes, const Range& depth, const Range& height, const Range& row) const {
+  void give(const S* from, int64_t to, int64_t lanes, const Range& depth, const Range& height, const Range& row) const {
     const int64_t count = W ? W : lanes, stride = W ? W : w.x.width;
-    T* best = y + to;
+    T best[W ? W : PoolWindow::most_lanes];
     std::fill(best, best + count, -std::numeric_limits<T>::infinity());
     if (winners) std::fill(winners + to, winners + to + count, -1);
     w.for_each_row(depth, height, row, [&](int64_t position, int64_t taps, int64_t step) {
       for (int64_t t = 0; t < taps; ++t, position += step) {
-        const T* values = from + position * stride;
+        const S* values = from + position * stride;
         if (!winners) {
 #pragma omp simd
-          for (int64_t v = 0; v < count; ++v)
-            best[v] = values[v] > best[v] || values[v] != values[v] ? values[v] : best[v];
+          for (int64_t v = 0; v < count; ++v) {
+            T value = widened(values[v]);
+            best[v] = value > best[v] || value != value ? value : best[v];
+          }
           continue;
         }
         int32_t* winner = winners + to;
 #pragma omp simd
         for (int64_t v = 0; v < count; ++v) {
-          bool wins = values[v] > best[v] || values[v] != values[v] || winner[v] < 0;
-          best[v] = wins ? values[v] : best[v];
+          T value = widened(values[v]);
+          bool wins = value > best[v] || value != value || winner[v] < 0;
+          best[v] = wins ? value : best[v];
           winner[v] = wins ? static_cast<int32_t>(position) : winner[v];
         }
       }
     });
+    for (int64_t v = 0; v < count; ++v) y[to + v] = narrowed<S>(best[v]);
   }
 
   // An empty window gives -infinity, in padding channels as well.
   void clear_padding(int64_t plane) const {
     int64_t used = std::min(w.x.channels - plane % w.x.blocks * w.x.width, w.x.width);
     for (int64_t o = 0; used < w.x.width && o < w.outputs(); ++o) {
-      T* row = y + (plane * w.outputs() + o) * w.y.width;
-      std::fill(row + used, row + w.y.width, T{0});
+      S* row = y + (plane * w.outputs() + o) * w.y.width;
+      std::fill(row + used, row + w.y.width, S{});
     }
   }
 
@@ -115,13 +121,13 @@ Settlement settle_max(const Node& node, const Settlement*) {
   return settlement;
 }
 
-template <class T>
+template <class S>
 Kernel prepare_max(const Node& node, const Binding& binding) {
   bool indices = node.output(1) && !node.outputs[1]->opaque;
   void* winners = winners_of(node) ? binding.outputs.back() : indices ? binding.scratch : nullptr;
-  return MaxPool<T>{pool_window(node, *node.inputs[0], *node.outputs[0]),
-                    binding.in<T>(0),
-                    binding.out<T>(0),
+  return MaxPool<S>{pool_window(node, *node.inputs[0], *node.outputs[0]),
+                    binding.in<S>(0),
+                    binding.out<S>(0),
                     static_cast<int32_t*>(winners),
                     indices ? binding.out<int64_t>(1) : nullptr,
                     node.integer("storage_order", 0) != 0};
@@ -164,6 +170,60 @@ Kernel prepare_max_grad(const Node& node, const Binding& binding) {
   };
 }
 
+// In bfloat16 each position looks at the windows that hold it: sums that grow in memory would be rounded again and
+// again.
+struct MaxGatherGrad {
+  PoolWindow w;
+  const BFloat16* dy;
+  const int32_t* winners;
+  BFloat16* dx;
+
+  void operator()(Stream&) const {
+    with_width(w.x.width, [&](auto width) {
+      w.for_each_plane(w.inputs() + w.outputs() * w.taps(), [&](int64_t plane, int64_t lane, int64_t lanes) {
+        const int64_t from = plane * w.outputs() * w.y.width + lane;
+        BFloat16* to = dx + plane * w.inputs() * w.x.width + lane;
+        int64_t position = 0;
+        for (int64_t a = 0; a < w.in[0]; ++a) {
+          const Range depth = w.windows_at(0, a);
+          for (int64_t b = 0; b < w.in[1]; ++b) {
+            const Range height = w.windows_at(1, b);
+            for (int64_t c = 0; c < w.in[2]; ++c, ++position, to += w.x.width)
+              give<width()>(position, from, to, lanes, depth, height, w.windows_at(2, c));
+          }
+        }
+      });
+    });
+  }
+
+  template <int W>
+  void give(int64_t position, int64_t from, BFloat16* to, int64_t lanes, const Range& depth, const Range& height,
+            const Range& row) const {
+    const int64_t count = W ? W : lanes, stride = W ? W : w.y.width;
+    const auto wanted = static_cast<int32_t>(position);
+    float sums[W ? W : PoolWindow::most_lanes] = {};
+    for (int64_t a = depth.first; a < depth.first + depth.count; ++a) {
+      for (int64_t b = height.first; b < height.first + height.count; ++b) {
+        for (int64_t c = row.first; c < row.first + row.count; ++c) {
+          const int64_t at = from + ((a * w.out[1] + b) * w.out[2] + c) * stride;
+#pragma omp simd
+          for (int64_t v = 0; v < count; ++v) {
+            float gradient = widened(dy[at + v]);  // read in any case, which lets the compiler make vectors
+            sums[v] += winners[at + v] == wanted ? gradient : 0;
+          }
+        }
+      }
+    }
+#pragma omp simd
+    for (int64_t v = 0; v < count; ++v) to[v] = narrowed<BFloat16>(sums[v]);
+  }
+};
+
+Kernel prepare_max_gather_grad(const Node& node, const Binding& binding) {
+  return MaxGatherGrad{pool_window(node, *node.outputs[0], *node.inputs[0]), binding.in<BFloat16>(0),
+                       binding.in<int32_t>(1), binding.out<BFloat16>(0)};
+}
+
 // --- Sums: average, Lp ---
 
 // term: what an element adds to the sum; result: what the sum becomes.
@@ -190,18 +250,19 @@ struct Norm {
   }
 };
 
-template <class T, class Rule>
+template <class S, class Rule>
 struct SumPool {
+  using T = Widened<S>;
   PoolWindow w;
   Rule rule;
-  const T* x;
-  T* y;
+  const S* x;
+  S* y;
 
   void operator()(Stream&) const {
     with_width(w.x.width, [&](auto width) {
       w.for_each_plane(w.outputs() * w.taps(), [&](int64_t plane, int64_t lane, int64_t lanes) {
-        const T* from = x + plane * w.x.spatial * w.x.width + lane;
-        T* to = y + plane * w.y.spatial * w.y.width + lane;
+        const S* from = x + plane * w.x.spatial * w.x.width + lane;
+        S* to = y + plane * w.y.spatial * w.y.width + lane;
         w.for_each_output([&](int64_t o, const Range& d, const Range& h, const Range& r) {
           give<width()>(from, to + o * w.y.width, lanes, d, h, r);
         });
@@ -210,33 +271,32 @@ struct SumPool {
   }
 
   template <int W>
-  void give(const T* from, T* to, int64_t lanes, const Range& depth, const Range& height, const Range& row) const {
+  void give(const S* from, S* to, int64_t lanes, const Range& depth, const Range& height, const Range& row) const {
     const int64_t count = W ? W : lanes, stride = W ? W : w.x.width;
-    constexpr int64_t most = W ? W : 64;
-    T sums[most] = {};
+    T sums[W ? W : PoolWindow::most_lanes] = {};
     w.for_each_row(depth, height, row, [&](int64_t position, int64_t taps, int64_t step) {
-      const T* values = from + position * stride;
+      const S* values = from + position * stride;
       if (W == 1) {
         T sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (int64_t t = 0; t < taps; ++t) sum += rule.term(values[t * step]);
+        for (int64_t t = 0; t < taps; ++t) sum += rule.term(widened(values[t * step]));
         sums[0] += sum;
         return;
       }
       for (int64_t t = 0; t < taps; ++t, values += step * stride) {
 #pragma omp simd
-        for (int64_t v = 0; v < count; ++v) sums[v] += rule.term(values[v]);
+        for (int64_t v = 0; v < count; ++v) sums[v] += rule.term(widened(values[v]));
       }
     });
     int64_t divisor = w.divisor(depth, height, row);
-    for (int64_t v = 0; v < count; ++v) to[v] = rule.result(sums[v], divisor);
+    for (int64_t v = 0; v < count; ++v) to[v] = narrowed<S>(rule.result(sums[v], divisor));
   }
 };
 
-template <class T>
+template <class S>
 Kernel prepare_average(const Node& node, const Binding& binding) {
-  return SumPool<T, Average>{
-      pool_window(node, *node.inputs[0], *node.outputs[0]), {}, binding.in<T>(0), binding.out<T>(0)};
+  return SumPool<S, Average>{
+      pool_window(node, *node.inputs[0], *node.outputs[0]), {}, binding.in<S>(0), binding.out<S>(0)};
 }
 
 int64_t order_of(const Node& node) {
@@ -253,12 +313,13 @@ Kernel prepare_norm(const Node& node, const Binding& binding) {
 
 // dx[i] = sum over the windows that hold i of dy[o] slope(o, i)
 //   average: 1/divisor      norm: sign(x) |x/y|^(p-1), operands (dy, x, y)
-template <class T>
+template <class S>
 struct SumPoolGrad {
+  using T = Widened<S>;
   PoolWindow w;
   int64_t p;  // 0: average
-  const T *dy, *x, *y;
-  T* dx;
+  const S *dy, *x, *y;
+  S* dx;
 
   void operator()(Stream&) const {
     with_width(w.x.width, [&](auto width) {
@@ -266,7 +327,7 @@ struct SumPoolGrad {
         const int64_t count = width() ? width() : lanes, stride = width() ? width() : w.x.width;
         int64_t input = plane * w.inputs() * stride + lane, output = plane * w.outputs() * stride + lane;
         for (int64_t i = 0; i < w.inputs(); ++i)
-          std::fill(dx + input + i * stride, dx + input + i * stride + count, T{0});
+          std::fill(dx + input + i * stride, dx + input + i * stride + count, S{});
         w.for_each_output([&](int64_t o, const Range& d, const Range& h, const Range& r) {
           int64_t divisor = w.divisor(d, h, r), from = output + o * stride;
           w.for_each_row(d, h, r, [&](int64_t position, int64_t taps, int64_t step) {
@@ -281,29 +342,30 @@ struct SumPoolGrad {
     });
   }
 
-  static void spread(const T* from, T factor, T* to, int64_t count) {
+  static void spread(const S* from, T factor, S* to, int64_t count) {
 #pragma omp simd
-    for (int64_t v = 0; v < count; ++v) to[v] += factor * from[v];
+    for (int64_t v = 0; v < count; ++v) to[v] = narrowed<S>(widened(to[v]) + factor * widened(from[v]));
   }
   void spread_norm(int64_t from, int64_t to, int64_t count) const {
     for (int64_t v = 0; v < count; ++v) {
-      T value = x[to + v], norm = y[from + v];
+      T value = widened(x[to + v]), norm = widened(y[from + v]);
       if (norm == T{0}) continue;
       T sign = value > 0 ? T{1} : value < 0 ? T{-1} : T{0};
-      dx[to + v] += dy[from + v] * sign * (p == 1 ? T{1} : std::pow(std::abs(value) / norm, static_cast<T>(p - 1)));
+      T slope = sign * (p == 1 ? T{1} : std::pow(std::abs(value) / norm, static_cast<T>(p - 1)));
+      dx[to + v] = narrowed<S>(widened(dx[to + v]) + widened(dy[from + v]) * slope);
     }
   }
 };
 
-template <class T>
+template <class S>
 Kernel prepare_sum_grad(const Node& node, const Binding& binding) {
   bool norm = node.type == "LpPoolGrad";
-  return SumPoolGrad<T>{pool_window(node, *node.outputs[0], *node.inputs[0]),
+  return SumPoolGrad<S>{pool_window(node, *node.outputs[0], *node.inputs[0]),
                         norm ? order_of(node) : 0,
-                        binding.in<T>(0),
-                        binding.in<T>(1),
-                        binding.in<T>(2),
-                        binding.out<T>(0)};
+                        binding.in<S>(0),
+                        binding.in<S>(1),
+                        binding.in<S>(2),
+                        binding.out<S>(0)};
 }
 
 // dx as x lies: dy is often so small that it has lost its layout on the way.
@@ -342,9 +404,21 @@ Vals differentiate_average_grad(Gradient& g) {
   return {call("AveragePool", {g.dy(0)}, attributes)};
 }
 
+// The kernel adds where dx lies. Its sums would be rounded again and again where windows overlap.
+std::optional<MixedPrecision> mix_average_grad(const Node& node) {
+  const Dims kernel = node.integers("kernel_shape"), strides = node.integers("strides", Dims(kernel.size(), 1));
+  const Dims dilations = node.integers("dilations", Dims(kernel.size(), 1));
+  for (size_t d = 0; d < kernel.size(); ++d) {
+    if ((kernel[d] - 1) * dilations[d] >= strides[d]) return std::nullopt;
+  }
+  return moves_elements(node);
+}
+
 template <template <class> class Kernels>
 std::vector<KernelEntry> by_dtype() {
-  return {{DTypes::f32, Kernels<float>::functions()}, {DTypes::f64, Kernels<double>::functions()}};
+  return {{DTypes::f32, Kernels<float>::functions()},
+          {DTypes::f64, Kernels<double>::functions()},
+          {DTypes::bf16, Kernels<BFloat16>::functions()}};
 }
 template <class T>
 struct MaxKernels {
@@ -362,6 +436,10 @@ template <class T>
 struct MaxGradKernels {
   static KernelFunctions functions() { return {propose_max_grad, settle_nothing, prepare_max_grad<T>}; }
 };
+template <>
+struct MaxGradKernels<BFloat16> {
+  static KernelFunctions functions() { return {propose_max_grad, settle_nothing, prepare_max_gather_grad}; }
+};
 template <class T>
 struct SumGradKernels {
   static KernelFunctions functions() { return {propose_sum_grad, settle_nothing, prepare_sum_grad<T>}; }
@@ -372,18 +450,29 @@ struct SumGradKernels {
 std::vector<Op> pool_ops() {
   auto max = by_dtype<MaxKernels>(), average = by_dtype<AverageKernels>(), norm = by_dtype<NormKernels>(),
        sum_grad = by_dtype<SumGradKernels>();
-  return {{.type = "MaxPool", .cpu = max, .differentiate = differentiate_max},
-          {.type = "GlobalMaxPool", .cpu = max, .differentiate = differentiate_max},
-          {.type = "AveragePool", .cpu = average, .differentiate = differentiate_average},
-          {.type = "GlobalAveragePool", .cpu = average, .differentiate = differentiate_average},
+  return {{.type = "MaxPool", .cpu = max, .differentiate = differentiate_max, .mixed_precision = moves_elements},
+          {.type = "GlobalMaxPool", .cpu = max, .differentiate = differentiate_max, .mixed_precision = moves_elements},
+          {.type = "AveragePool",
+           .cpu = average,
+           .differentiate = differentiate_average,
+           .mixed_precision = moves_elements},
+          {.type = "GlobalAveragePool",
+           .cpu = average,
+           .differentiate = differentiate_average,
+           .mixed_precision = moves_elements},
           {.type = "LpPool", .cpu = norm, .differentiate = differentiate_norm},
           {.type = "GlobalLpPool", .cpu = norm, .differentiate = differentiate_norm},
-          {.type = "MaxPoolGrad", .domain = "graft", .infer = infer_grad, .cpu = by_dtype<MaxGradKernels>()},
+          {.type = "MaxPoolGrad",
+           .domain = "graft",
+           .infer = infer_grad,
+           .cpu = by_dtype<MaxGradKernels>(),
+           .mixed_precision = moves_elements},
           {.type = "AveragePoolGrad",
            .domain = "graft",
            .infer = infer_grad,
            .cpu = sum_grad,
-           .differentiate = differentiate_average_grad},
+           .differentiate = differentiate_average_grad,
+           .mixed_precision = mix_average_grad},
           {.type = "LpPoolGrad", .domain = "graft", .infer = infer_grad, .cpu = sum_grad}};
 }
 

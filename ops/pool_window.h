@@ -9,6 +9,8 @@
 namespace graft {
 
 struct PoolWindow {
+  static constexpr int64_t most_lanes = 64;  // of a plane that for_each_plane gives at once
+
   ChannelView x, y;
   std::array<int64_t, 3> in{1, 1, 1}, out{1, 1, 1}, kernel{1, 1, 1}, stride{1, 1, 1}, dilation{1, 1, 1};
   std::array<int64_t, 3> begin{0, 0, 0}, end{0, 0, 0};
@@ -25,6 +27,14 @@ struct PoolWindow {
       return limit <= start ? 0 : std::min(kernel[axis], (limit - 1 - start) / d + 1);
     };
     return {start + low * d, std::max<int64_t>(taps_below(in[axis]) - low, 0), d, taps_below(in[axis] + end[axis])};
+  }
+
+  // Output positions of one axis whose windows may hold an input position.
+  Range windows_at(size_t axis, int64_t i) const {
+    int64_t last = std::min((i + begin[axis]) / stride[axis], out[axis] - 1);
+    int64_t before = std::max<int64_t>(i + begin[axis] - (kernel[axis] - 1) * dilation[axis], 0);
+    int64_t first = (before + stride[axis] - 1) / stride[axis];
+    return {first, std::max<int64_t>(last - first + 1, 0)};
   }
 
   // f(output position, depth range, height range, width range)
@@ -58,12 +68,11 @@ struct PoolWindow {
   // f(plane of x, plane of y, first lane, lanes) for every plane; planes of many channels are split.
   template <class F>
   void for_each_plane(int64_t cost, F&& f) const {
-    constexpr int64_t most = 64;
-    int64_t parts = (x.width + most - 1) / most;
-    parallel_for(x.batch * x.blocks * parts, cost * std::min(x.width, most), [&](int64_t first, int64_t last) {
+    int64_t parts = (x.width + most_lanes - 1) / most_lanes;
+    parallel_for(x.batch * x.blocks * parts, cost * std::min(x.width, most_lanes), [&](int64_t first, int64_t last) {
       for (int64_t item = first; item < last; ++item) {
-        int64_t plane = item / parts, lane = item % parts * most;
-        f(plane, lane, std::min(most, x.width - lane));
+        int64_t plane = item / parts, lane = item % parts * most_lanes;
+        f(plane, lane, std::min(most_lanes, x.width - lane));
       }
     });
   }

@@ -201,6 +201,53 @@ TEST(BatchNormalizationActivation, OtherLayouts) {
   }
 }
 
+// Channels that leave a rest for vectors of every size.
+TEST(BatchNormalization, MixedPrecision) {
+  if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
+  const std::string map = "float[2,29,3,5]", operands = "float[29] s, float[29] b, float[29] m, float[29] v";
+  for (const char* tag : {"any", "nChw16c", "nhwc"}) {
+    check_mixed(cat("(", map, " x) => (y) { y = graft.ChannelSum(x) }"), tag);
+    for (const char* results : {"y", "y, nm, nv"}) {
+      std::string mode = cat("epsilon = 5.0, training_mode = ", int{results[1] == ','});
+      check_mixed(cat("(", map, " x, ", operands, ") => (", results, ") { ", results, " = BatchNormalization<", mode,
+                      ">(x, s, b, m, v) }"),
+                  tag);
+      for (const char* residual : {"", ", r"}) {
+        check_mixed(cat("(", map, " x, ", operands, ", ", map, " r) => (", results, ") { ", results,
+                        " = graft.BatchNormalizationActivation<", mode,
+                        ", activation = \"clip\", min = -0.2, max = 0.5>", "(x, s, b, m, v", residual, ") }"),
+                    tag);
+      }
+    }
+    for (const char* activation : {"none", "clip", "hard_swish"}) {
+      for (const char* results : {"dx, ds, db", "dx, ds, db, dr"}) {
+        check_mixed(cat("(", map, " dy, ", map, " x, ", operands, ", ", map, " more) => (", results, ") { ", results,
+                        " = graft.BatchNormalizationGrad<epsilon = 5.0, activation = \"", activation,
+                        "\", min = -0.2, max = 0.5>(dy, x, s, b, m, v, , more) }"),
+                    tag);
+      }
+    }
+  }
+}
+
+// What forward leaves for backward: statistics and bits.
+TEST(BatchNormalizationActivation, MixedPrecisionGradients) {
+  if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
+  constexpr double tolerance = 6e-3;  // two roundings to 8 bits
+  Tensor x = random_feed(DType::f32, {3, 5, 6, 9}, -2, 2, 3), r = random_feed(DType::f32, {3, 5, 6, 9}, -2, 2, 4);
+  for (int live : {0, 1}) {
+    for (const char* activation : {"none", "relu", "hard_swish"}) {
+      for (const char* residual : {"", ", r"}) {
+        if (*residual && activation == std::string("hard_swish")) continue;
+        check_mixed_gradients(cat("(float[3,5,6,9] x, ", vectors, *residual ? ", float[3,5,6,9] r" : "", ") => (y) { y",
+                                  live ? ", nm, nv" : "", " = graft.BatchNormalizationActivation<training_mode = ",
+                                  live, ", activation = \"", activation, "\">(x, s, b, m, v", residual, ") }"),
+                              {{"x", x}, {"r", r}}, {"m", "v"}, tolerance);
+      }
+    }
+  }
+}
+
 TEST(BatchNormalizationActivation, LimitsThatPaddingWouldCrossAreRefused) {
   auto x = random_feed(DType::f32, {2, 3}, -1, 1, 1);
   auto c = random_feed(DType::f32, {3}, 0.5, 1, 2);

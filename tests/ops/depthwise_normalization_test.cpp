@@ -130,6 +130,17 @@ TEST(DepthwiseNormalization, IsTheSameAsItsParts) {
   }
 }
 
+TEST(DepthwiseNormalization, MixedPrecision) {
+  if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
+  constexpr double tolerance = 8e-3;  // two roundings to 8 bits, the first before sums
+  for (const Shape& shape : shapes) {
+    for (const char* activation : {"relu", "hard_swish"})
+      check_mixed_gradients(
+          joined(shape, cat(", first_activation = \"", activation, "\", second_activation = \"", activation, "\"")), {},
+          {"m", "v", "m2", "v2"}, tolerance);
+  }
+}
+
 TEST(DepthwiseNormalization, LargeMeanKeepsItsVariance) {
   std::string text = in_parts(shapes[0], "u = Relu(n)", "y = Relu(k)");
   Tensor x = random_feed(DType::f32, {2, 5, 6, 7}, 1000, 1001, 3);

@@ -1,7 +1,10 @@
 #include <gtest/gtest.h>
 
+#include "graph/passes/passes.h"
+#include "runtime/evaluate.h"
 #include "tests/support/check_op.h"
 #include "tests/support/run_op.h"
+#include "tests/support/text_graph.h"
 
 namespace graft::test {
 namespace {
@@ -95,6 +98,40 @@ TEST(PoolWindows, OutsideTheInputAreRefused) {
     EXPECT_THROW(run(type, {9, 2}, {0, 0, 0, 0}), ModelError) << "no window fits";
     EXPECT_THROW(run(type, {2, 2}, {2, 0, 0, 0}), ModelError) << "the first window is all padding";
     EXPECT_THROW(run(type, {2, 2}, {0, 0, 0, 2}), ModelError);
+  }
+}
+
+// Winners, and positions that several windows hold.
+TEST(PoolMixedPrecision, Gradients) {
+  constexpr double tolerance = 4e-3;
+  auto results = [](const std::string& read) {
+    auto graph = graph_from_text(cat("(float[2,5,9,7] x) => (y) { l = Cast<to = 16>(x) ", read, " p = MaxPool<",
+                                     "kernel_shape = [3, 2], strides = [2, 1], pads = [1, 0, 1, 1], dilations = [1, 2]",
+                                     ">(h) y = Cast<to = 1>(p) }"));
+    Value* seed = graph->add_constant(random_feed(DType::f32, graph->outputs[0]->dims, -1, 1, 3).cast(DType::bf16));
+    Value* wide = graph->add_node("", "Cast", {seed}, 1, {{"to", onnx_dtype(DType::f32)}})->outputs[0];
+    infer(*wide->producer);
+    graph->outputs.push_back(differentiate(*graph, {graph->outputs[0]}, {wide}, {graph->inputs[0]})[0]);
+    return evaluate(*graph, {{"x", random_feed(DType::f32, {2, 5, 9, 7}, -1, 1, 2)}});
+  };
+  auto wide = results("h = Cast<to = 1>(l)"), low = results("h = Identity(l)");
+  for (size_t i = 0; i < wide.size(); ++i) expect_close(low[i], wide[i], tolerance, cat("result ", i));
+}
+
+// Rounded once: sums over overlapping windows, too.
+TEST(PoolMixedPrecision, AsFloat32) {
+  constexpr double tolerance = 4e-3;  // half of the last of 8 bits, of numbers up to 2
+  const std::string window = "kernel_shape = [3, 2], strides = [2, 2], pads = [1, 0, 1, 1]";
+  for (const char* tag : {"any", "nChw16c", "nhwc"}) {
+    auto check = [&](const std::string& text) { check_mixed(text, tag, 0, {}, tolerance); };
+    for (const char* type : {"MaxPool", "AveragePool"}) {
+      check(cat("(float[2,19,9,7] x) => (y) { y = ", type, "<", window, ">(x) }"));
+      check(cat("(float[1,75,5,5] x) => (y) { y = Global", type, "(x) }"));
+    }
+    check("(float[2,19,9,7] x) => (y, i) { y, i = MaxPool<kernel_shape = [3, 2], strides = [2, 2]>(x) }");
+    check(
+        cat("(float[2,75,4,3] dy) => (dx) { dx = graft.AveragePoolGrad<kernel_shape = [2, 2], strides = [2, 3], "
+            "x_shape = [2, 75, 9, 8]>(dy) }"));
   }
 }
 

@@ -46,6 +46,12 @@ void check_layout(const std::string& text, const std::string& tag, size_t operan
 void check_mixed(const std::string& text, const std::string& tag = "any", size_t operand = 0, const Feeds& feeds = {},
                  double tolerance = 1e-2);
 
+// Outputs of a text of float32, and gradients of the inputs that are not `fixed` from a random one of the first output,
+// with what mix_precision makes bfloat16 of and without: ||g - ref|| <= tolerance * max(||ref||, 1e-3 * largest norm).
+// Inputs that are not given are random, 0.3 to 2.
+void check_mixed_gradients(const std::string& text, const Feeds& feeds, const std::set<std::string>& fixed,
+                           double tolerance);
+
 // The layout that a tag names, for dims of its rank.
 Layout layout_of_tag(const std::string& tag, const Dims& dims);
 

@@ -73,6 +73,21 @@ std::unique_ptr<Graph> inverted_residual() {
   return b.end(b.call("Div", {b.call("Mul", {h, gate}), b.number(6)}));
 }
 
+// Overlapping maxima, and means of windows and of all.
+std::unique_ptr<Graph> pooling() {
+  constexpr int64_t channels = 19;
+  auto window = [](int64_t size, int64_t pad) {
+    return Attributes{{"kernel_shape", std::vector<int64_t>{size, size}},
+                      {"strides", std::vector<int64_t>{2, 2}},
+                      {"pads", std::vector<int64_t>(4, pad)}};
+  };
+  Builder b;
+  Value* h = b.call("Relu", {b.normalization(b.convolution(b.input({0, 3, 15, 13}), 3, channels, 3), channels)});
+  h = b.convolution(b.call("MaxPool", {h}, window(3, 1)), channels, channels, 3);
+  h = b.call("Tanh", {b.normalization(h, channels)});
+  return b.end(b.call("Add", {b.call("AveragePool", {h}, window(2, 0)), b.call("GlobalAveragePool", {h})}));
+}
+
 std::unique_ptr<Graph> convolutions() {
   Builder b;
   Value* x = b.input({0, 16, 14, 13});
@@ -186,6 +201,7 @@ const std::vector<Network>& networks() {
        {3, 16, 8, 7},
        {3, 16, 8, 7},
        {"normalization_activation", "depthwise_normalization", "hard_swish"}},
+      {"pooling", pooling, {3, 3, 15, 13}, {3, 19, 4, 3}, {"normalization_activation"}},
       {"convolutions", convolutions, {3, 16, 14, 13}, {3, 16, 14, 13}, {"winograd"}},
       {"attention",
        attention,
