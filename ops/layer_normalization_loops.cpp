@@ -1,5 +1,6 @@
 #include "ops/layer_normalization_loops.h"
 
+#include <algorithm>
 #include <cmath>
 
 // As in vector_loops.cpp.
@@ -8,6 +9,8 @@
 #define HWY_TARGET_INCLUDE "ops/layer_normalization_loops.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+
+#include <hwy/cache_control.h>
 
 #include "ops/bfloat16-inl.h"
 
@@ -83,11 +86,19 @@ HWY_INLINE void give_y(D d, const LayerRow<T, E>& row, RowStatistics<T> s, int64
   }
 }
 
+// Work on one row leaves memory idle: the next one can come meanwhile.
+template <class E>
+HWY_INLINE void fetch_row_behind(const E* row, int64_t width) {
+  constexpr auto line = static_cast<int64_t>(64 / sizeof(E)), most = 64 * line;
+  for (int64_t i = width; i < width + std::min(width, most); i += line) hwy::Prefetch(row + i);
+}
+
 // The row stays in the first cache over the passes.
 template <class T, class E>
 RowStatistics<T> normalize(const LayerRow<T, E>& row) {
   const auto width = static_cast<T>(row.width);
   RowStatistics<T> s{0, 0};
+  fetch_row_behind(row.x, row.width);
   if (row.centred) s.mean = sum_row<T>(Plain<E>{row.x}, row.width) / width;
   const T squares = sum_row<T>(Square<T, E>{row.x, s.mean}, row.width);
   s.inverse = 1 / std::sqrt(squares / width + static_cast<T>(row.epsilon));
@@ -159,6 +170,8 @@ template <class T, class E>
 void grad(const LayerRowGrad<T, E>& row) {
   const auto width = static_cast<T>(row.width);
   const int64_t whole = whole_part<T>(row.width);
+  fetch_row_behind(row.x, row.width);
+  fetch_row_behind(row.dy, row.width);
   GradSums<T> means = row.scale_sums ? take_row<T, E, true>(row, whole) : take_row<T, E, false>(row, whole);
   if (!row.dx) return;
   means.g = row.centred ? means.g / width : 0;
