@@ -9,6 +9,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "ops/bfloat16-inl.h"
 #include "ops/exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -44,8 +45,10 @@ HWY_INLINE float largest_of(const float* s, int64_t count) {
   return wide > body.one ? wide : body.one;
 }
 
+template <class E>
 struct Exponentials {
-  float* s;
+  const float* s;
+  E* p;
   float largest;
   hn::Vec<Whole> wide;
   float one;
@@ -53,17 +56,18 @@ struct Exponentials {
   template <class D>
   HWY_INLINE hn::Vec<D> give(D d, int64_t i) const {
     const auto y = exp_nonpositive(d, hn::Sub(hn::LoadU(d, s + i), hn::Set(d, largest)));
-    hn::StoreU(y, d, s + i);
+    store(y, d, p + i);
     return y;
   }
   HWY_INLINE void some(int64_t i) { wide = hn::Add(wide, give(Whole(), i)); }
   HWY_INLINE void single(int64_t i) { one += hn::GetLane(give(One(), i)); }
 };
 
-void exponentials(float* s, int64_t rows, int64_t columns, float* largest, float* inverse) {
-  for (int64_t r = 0; r < rows; ++r, s += columns) {
+template <class E>
+void exponentials(const float* s, int64_t rows, int64_t columns, E* p, float* largest, float* inverse) {
+  for (int64_t r = 0; r < rows; ++r, s += columns, p += columns) {
     largest[r] = largest_of(s, columns);
-    Exponentials body{s, largest[r], hn::Zero(Whole()), 0};
+    Exponentials<E> body{s, p, largest[r], hn::Zero(Whole()), 0};
     for_row(columns, body);
     inverse[r] = 1 / (hn::GetLane(hn::SumOfLanes(Whole(), body.wide)) + body.one);
   }
@@ -121,7 +125,53 @@ void gradients(const float* p, float* dp, int64_t rows, int64_t columns) {
   }
 }
 
-AttentionLoops attention_of_target() { return {exponentials, probabilities, gradients}; }
+struct Scores {
+  float* s;
+  float scale;
+  const float* mask;
+  int64_t mask_column;
+
+  template <class D>
+  HWY_INLINE void give(D d, int64_t i) const {
+    auto y = hn::Mul(hn::LoadU(d, s + i), hn::Set(d, scale));
+    if (mask) y = hn::Add(y, mask_column == 0 ? hn::Set(d, *mask) : hn::LoadU(d, mask + i));
+    hn::StoreU(y, d, s + i);
+  }
+  HWY_INLINE void some(int64_t i) const { give(Whole(), i); }
+  HWY_INLINE void single(int64_t i) const { give(One(), i); }
+};
+
+void scores_of_rows(float* s, int64_t rows, int64_t columns, float scale, const float* mask, int64_t mask_row,
+                    int64_t mask_column) {
+  for (int64_t r = 0; r < rows; ++r, s += columns) {
+    Scores body{s, scale, mask ? mask + r * mask_row : nullptr, mask_column};
+    for_row(columns, body);
+  }
+}
+
+struct Rounded {
+  const float* x;
+  BFloat16* y;
+  float factor;
+
+  template <class D>
+  HWY_INLINE void give(D d, int64_t i) const {
+    store(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor)), d, y + i);
+  }
+  HWY_INLINE void some(int64_t i) const { give(Whole(), i); }
+  HWY_INLINE void single(int64_t i) const { give(One(), i); }
+};
+
+// One factor for all rows, or one each.
+void rounded_rows(const float* x, int64_t rows, int64_t columns, const float* factors, int64_t step, BFloat16* y,
+                  int64_t y_row) {
+  for (int64_t r = 0; r < rows; ++r) {
+    Rounded body{x + r * columns, y + r * y_row, factors[r * step]};
+    for_row(columns, body);
+  }
+}
+
+AttentionLoops attention_of_target() { return {exponentials<float>, exponentials<BFloat16>, probabilities, gradients}; }
 
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -130,10 +180,23 @@ HWY_AFTER_NAMESPACE();
 namespace graft {
 
 HWY_EXPORT(attention_of_target);
+HWY_EXPORT(scores_of_rows);
+HWY_EXPORT(rounded_rows);
 
 const AttentionLoops& attention_loops() {
   static const AttentionLoops loops = HWY_DYNAMIC_DISPATCH(attention_of_target)();
   return loops;
+}
+
+void finish_scores(float* s, int64_t rows, int64_t columns, float scale, const float* mask, int64_t mask_row,
+                   int64_t mask_column) {
+  HWY_DYNAMIC_DISPATCH(scores_of_rows)(s, rows, columns, scale, mask, mask_row, mask_column);
+}
+void round_rows(const float* x, int64_t rows, int64_t columns, float factor, BFloat16* y, int64_t y_row) {
+  HWY_DYNAMIC_DISPATCH(rounded_rows)(x, rows, columns, &factor, 0, y, y_row);
+}
+void round_rows(const float* x, int64_t rows, int64_t columns, const float* factors, BFloat16* y, int64_t y_row) {
+  HWY_DYNAMIC_DISPATCH(rounded_rows)(x, rows, columns, factors, 1, y, y_row);
 }
 
 }  // namespace graft
