@@ -97,7 +97,7 @@ struct Forward : Float {
         const int64_t rows = std::min(shape.step(), shape.rows - row);
         gemm(scores(n, h, row, rows, s), packed);
         float *maxima = largest(item, row), *inverses = inverse(item, row);
-        loops.exponentials(s, rows, shape.columns, s, maxima, inverses);
+        loops.exponentials({s, rows, shape.columns}, s, maxima, inverses);
         float* to = y.at(n, h, row);
         gemm({.m = rows,
               .n = shape.depth_v,
@@ -127,7 +127,7 @@ struct Backward : Float {
         const int64_t rows = std::min(shape.step(), shape.rows - row);
         const MatrixView p_rows{p, shape.columns, 1}, ds_rows{ds, shape.columns, 1};
         gemm(scores(n, h, row, rows, p), packed);
-        loops.probabilities(p, rows, shape.columns, largest(item, row), inverse(item, row));
+        loops.probabilities({p, rows, shape.columns}, p, largest(item, row), inverse(item, row));
         if (dv.data)
           add(p_rows.transposed(), matrix(dy, n, h, row), shape.columns, shape.depth_v, rows, 1, dv, n, h, 0, row > 0,
               packed);

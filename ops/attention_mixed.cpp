@@ -64,7 +64,7 @@ int64_t scratch_floats(const Shape& shape, bool backward) { return Scratch(shape
 struct Mixed : Work<BFloat16> {
   using Work::Work;
 
-  void give_scores(int64_t n, int64_t h, int64_t row, int64_t rows, const Scratch& to) const {
+  ScoreRows scores(int64_t n, int64_t h, int64_t row, int64_t rows, const Scratch& to) const {
     low_gemm({.m = rows,
               .n = shape.columns,
               .k = shape.depth,
@@ -73,10 +73,21 @@ struct Mixed : Work<BFloat16> {
               .y = to.scores,
               .y_row = shape.columns},
              to.packed);
-    finish_scores(to.scores, rows, shape.columns, static_cast<float>(shape.scale),
-                  mask.data ? mask.at(n, h, row) : nullptr, mask.strides[2], mask.strides[3]);
+    return {.s = to.scores,
+            .rows = rows,
+            .columns = shape.columns,
+            .scale = static_cast<float>(shape.scale),
+            .mask = mask.data ? mask.at(n, h, row) : nullptr,
+            .mask_row = mask.strides[2],
+            .mask_column = mask.strides[3]};
   }
 };
+
+// y = factor x
+void round_all(const float* x, int64_t rows, int64_t columns, double factor, BFloat16* y, int64_t y_row) {
+  const auto one = static_cast<float>(factor);
+  attention_loops().round(x, rows, columns, &one, 0, y, y_row);
+}
 
 struct Forward : Mixed {
   Operand4<BFloat16> y;
@@ -87,8 +98,7 @@ struct Forward : Mixed {
       const Scratch s(shape, floats, false);
       for (int64_t row = 0; row < shape.rows; row += shape.step()) {
         const int64_t rows = std::min(shape.step(), shape.rows - row);
-        give_scores(n, h, row, rows, s);
-        loops.low_exponentials(s.scores, rows, shape.columns, s.weights, largest(item, row), inverse(item, row));
+        loops.low_exponentials(scores(n, h, row, rows, s), s.weights, largest(item, row), inverse(item, row));
         low_gemm({.m = rows,
                   .n = shape.depth_v,
                   .k = shape.columns,
@@ -97,7 +107,7 @@ struct Forward : Mixed {
                   .y = s.of_rows,
                   .y_row = shape.depth_v},
                  s.packed);
-        round_rows(s.of_rows, rows, shape.depth_v, inverse(item, row), y.at(n, h, row), y.strides[2]);
+        loops.round(s.of_rows, rows, shape.depth_v, inverse(item, row), 1, y.at(n, h, row), y.strides[2]);
       }
     });
   }
@@ -114,19 +124,17 @@ struct Backward : Mixed {
       const Scratch s(shape, floats, true);
       for (int64_t row = 0; row < shape.rows; row += shape.step())
         give_rows(item, n, h, row, std::min(shape.step(), shape.rows - row), s);
-      const auto scale = static_cast<float>(shape.scale);
-      if (dk.data) round_rows(s.dk, shape.columns, shape.depth, scale, dk.at(n, h), dk.strides[2]);
-      if (dv.data) round_rows(s.dv, shape.columns, shape.depth_v, 1.0F, dv.at(n, h), dv.strides[2]);
+      if (dk.data) round_all(s.dk, shape.columns, shape.depth, shape.scale, dk.at(n, h), dk.strides[2]);
+      if (dv.data) round_all(s.dv, shape.columns, shape.depth_v, 1, dv.at(n, h), dv.strides[2]);
     });
   }
 
   void give_rows(int64_t item, int64_t n, int64_t h, int64_t row, int64_t rows, const Scratch& s) const {
     const AttentionLoops& loops = attention_loops();
     const LowMatrix weights{s.weights, shape.columns, 1};
-    give_scores(n, h, row, rows, s);
-    loops.probabilities(s.scores, rows, shape.columns, largest(item, row), inverse(item, row));
+    loops.probabilities(scores(n, h, row, rows, s), s.scores, largest(item, row), inverse(item, row));
     if (dv.data) {
-      round_rows(s.scores, rows, shape.columns, 1.0F, s.weights, shape.columns);
+      round_all(s.scores, rows, shape.columns, 1, s.weights, shape.columns);
       add_rows(weights.transposed(), matrix(dy, n, h, row), rows, shape.depth_v, row, s.dv, s);
     }
     if (!dq.data && !dk.data && !dmask.data) return;
@@ -140,7 +148,7 @@ struct Backward : Mixed {
              s.packed);
     loops.gradients(s.scores, s.gradients, rows, shape.columns);
     if (dmask.data) std::copy_n(s.gradients, rows * shape.columns, dmask.at(n, h, row));
-    round_rows(s.gradients, rows, shape.columns, 1.0F, s.weights, shape.columns);
+    round_all(s.gradients, rows, shape.columns, 1, s.weights, shape.columns);
     if (dk.data) add_rows(weights.transposed(), matrix(q, n, h, row), rows, shape.depth, row, s.dk, s);
     if (!dq.data) return;
     low_gemm({.m = rows,
@@ -151,7 +159,7 @@ struct Backward : Mixed {
               .y = s.of_rows,
               .y_row = shape.depth},
              s.packed);
-    round_rows(s.of_rows, rows, shape.depth, static_cast<float>(shape.scale), dq.at(n, h, row), dq.strides[2]);
+    round_all(s.of_rows, rows, shape.depth, shape.scale, dq.at(n, h, row), dq.strides[2]);
   }
 
   // A sum over rows of which these are some, from `row` on.

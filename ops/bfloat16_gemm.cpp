@@ -48,13 +48,27 @@ HWY_INLINE void keep(BFloat16* tile, int row, V x) {
   hn::StoreU(x, Pairs(), reinterpret_cast<uint32_t*>(tile + row * tile_k));
 }
 
-// to[j][i] = from[i][j] for 16 x 16 pairs; rows of `from` are `stride` elements apart.
+// Two rows of 16 elements side by side.
+HWY_INLINE V interleaved(const BFloat16* from, int64_t stride) {
+  const Pairs d;
+  const Low low;
+  const V even = hn::PromoteTo(d, hn::LoadU(low, &from->bits));
+  const V odd = hn::PromoteTo(d, hn::LoadU(low, &from[stride].bits));
+  return hn::Or(even, hn::ShiftLeft<16>(odd));
+}
+
+// to[j][i] = from[i][j] for 16 x 16 pairs: neighbours in a row or, where it `interleaves`, in a column. Rows of `from`
+// are `stride` elements apart.
+template <bool interleaves>
 HWY_INLINE void transpose(const BFloat16* from, int64_t stride, BFloat16* to) {
   const Pairs d;
   const hn::Repartition<uint64_t, Pairs> twice;
   V x[16], y[16];
 #pragma GCC unroll 16
-  for (int r = 0; r < 16; ++r) x[r] = hn::LoadU(d, reinterpret_cast<const uint32_t*>(from + r * stride));
+  for (int r = 0; r < 16; ++r) {
+    if constexpr (interleaves) x[r] = interleaved(from + 2 * r * stride, stride);
+    else x[r] = hn::LoadU(d, reinterpret_cast<const uint32_t*>(from + r * stride));
+  }
 #pragma GCC unroll 8
   for (int r = 0; r < 16; r += 2) {
     y[r] = hn::InterleaveLower(d, x[r], x[r + 1]);
@@ -103,13 +117,7 @@ class Whole {
 
 // Pairs of rows side by side: to[r / 2][c][r % 2] = from[r][c] for 32 x 16 elements.
 HWY_INLINE void interleave(const Whole<tile_k, tile_side>& from, BFloat16* to) {
-  const Pairs d;
-  const Low low;
-  for (int64_t r = 0; r < tile_k; r += 2) {
-    const uint16_t* x = &from.data[r * from.stride].bits;
-    const V even = hn::PromoteTo(d, hn::LoadU(low, x)), odd = hn::PromoteTo(d, hn::LoadU(low, x + from.stride));
-    hn::StoreU(hn::Or(even, hn::ShiftLeft<16>(odd)), d, reinterpret_cast<uint32_t*>(to + r * tile_side));
-  }
+  for (int r = 0; r < tile_side; ++r) keep(to, r, interleaved(from.data + 2 * r * from.stride, from.stride));
 }
 
 // Tiles of b as [columns][k][k / 2][16][2].
@@ -121,7 +129,7 @@ HWY_NOINLINE void pack_b(const LowMatrix& b, int64_t k, int64_t n, BFloat16* to)
         interleave({from, b.row, k - i, n - j}, to);
       } else {
         const Whole<tile_side, tile_k> whole(from, b.column, n - j, k - i);
-        transpose(whole.data, whole.stride, to);
+        transpose<false>(whole.data, whole.stride, to);
       }
     }
   }
@@ -129,7 +137,6 @@ HWY_NOINLINE void pack_b(const LowMatrix& b, int64_t k, int64_t n, BFloat16* to)
 
 // Tiles of a's rows as [rows][k][16][32].
 HWY_NOINLINE void pack_a(const LowMatrix& a, int64_t m, int64_t k, BFloat16* to) {
-  BFloat16 pairs[tile_size];
   for (int64_t i = 0; i < m; i += tile_side) {
     for (int64_t j = 0; j < k; j += tile_k, to += tile_size) {
       const BFloat16* from = a.data + i * a.row + j * a.column;
@@ -137,8 +144,8 @@ HWY_NOINLINE void pack_a(const LowMatrix& a, int64_t m, int64_t k, BFloat16* to)
         const Whole<tile_side, tile_k> whole(from, a.row, m - i, k - j);
         for (int64_t r = 0; r < tile_side; ++r) std::copy_n(whole.data + r * whole.stride, tile_k, to + r * tile_k);
       } else {
-        interleave({from, a.column, k - j, m - i}, pairs);
-        transpose(pairs, tile_k, to);
+        const Whole<tile_k, tile_side> whole(from, a.column, k - j, m - i);
+        transpose<true>(whole.data, whole.stride, to);
       }
     }
   }
@@ -211,8 +218,8 @@ class TileProduct {
   GRAFT_TILES void run() const {
     static constexpr TileShapes shapes;
     _tile_loadconfig(&shapes);
-    for (int64_t j = 0; j < g_.n; j += 2 * tile_side) {
-      for (int64_t i = 0; i < g_.m; i += 2 * tile_side) block(i, j);
+    for (int64_t i = 0; i < g_.m; i += 2 * tile_side) {
+      for (int64_t j = 0; j < g_.n; j += 2 * tile_side) block(i, j);
     }
     _tile_release();
   }
