@@ -77,7 +77,8 @@ struct Float : Work<float> {
             .start = matrix(mask, n, h, row),
             .y = s,
             .y_row = shape.columns,
-            .alpha = static_cast<float>(shape.scale)};
+            .alpha = static_cast<float>(shape.scale),
+            .whole_m = shape.rows};
   }
 };
 
@@ -138,7 +139,8 @@ struct Backward : Float {
               .a = matrix(dy, n, h, row),
               .b = matrix(v, n, h).transposed(),
               .y = ds,
-              .y_row = shape.columns},
+              .y_row = shape.columns,
+              .whole_m = shape.rows},
              packed);
         loops.gradients(p, ds, rows, shape.columns);
         if (dq.data)
