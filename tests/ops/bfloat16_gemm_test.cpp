@@ -51,9 +51,9 @@ void check(Way way, const Case& c) {
 }
 
 void check_all(Way way) {
-  for (int64_t m : {1, 16, 37, 64}) {
-    for (int64_t n : {1, 16, 50, 128}) {
-      for (int64_t k : {1, 31, 32, 96, 333}) {
+  for (int64_t m : {1, 37, 48}) {
+    for (int64_t n : {1, 50, 80}) {
+      for (int64_t k : {1, 64, 75}) {
         for (unsigned flags = 0; flags < 8; ++flags)
           check(way, {m, n, k, (flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0});
       }
