@@ -9,6 +9,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "ops/bfloat16-inl.h"
 #include "ops/exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -27,65 +28,93 @@ HWY_INLINE void for_row(int64_t count, Body& body) {
   for (; i < count; ++i) body.single(i);
 }
 
+// A row of scores.
+struct Scores {
+  Scores(const ScoreRows& r, int64_t row)
+      : s(r.s + row * r.columns),
+        mask(r.mask ? r.mask + row * r.mask_row : nullptr),
+        scale(r.scale),
+        along(r.mask_column != 0) {}
+
+  template <class D>
+  HWY_INLINE hn::Vec<D> at(D d, int64_t i) const {
+    const auto x = hn::LoadU(d, s + i), factor = hn::Set(d, scale);
+    if (!mask) return hn::Mul(x, factor);
+    return hn::MulAdd(x, factor, along ? hn::LoadU(d, mask + i) : hn::Set(d, *mask));
+  }
+
+  const float *s, *mask;
+  float scale;
+  bool along;
+};
+
 struct Largest {
-  const float* s;
+  Scores scores;
   hn::Vec<Whole> wide;
   float one;
 
-  HWY_INLINE void some(int64_t i) { wide = hn::Max(wide, hn::LoadU(Whole(), s + i)); }
-  HWY_INLINE void single(int64_t i) { one = s[i] > one ? s[i] : one; }
+  HWY_INLINE void some(int64_t i) { wide = hn::Max(wide, scores.at(Whole(), i)); }
+  HWY_INLINE void single(int64_t i) {
+    const float x = hn::GetLane(scores.at(One(), i));
+    one = x > one ? x : one;
+  }
 };
 
-HWY_INLINE float largest_of(const float* s, int64_t count) {
+HWY_INLINE float largest_of(const Scores& scores, int64_t count) {
   const float least = -std::numeric_limits<float>::infinity();
-  Largest body{s, hn::Set(Whole(), least), least};
+  Largest body{scores, hn::Set(Whole(), least), least};
   for_row(count, body);
   const float wide = hn::GetLane(hn::MaxOfLanes(Whole(), body.wide));
   return wide > body.one ? wide : body.one;
 }
 
+template <class E>
 struct Exponentials {
-  float* s;
+  Scores scores;
+  E* p;
   float largest;
   hn::Vec<Whole> wide;
   float one;
 
   template <class D>
   HWY_INLINE hn::Vec<D> give(D d, int64_t i) const {
-    const auto y = exp_nonpositive(d, hn::Sub(hn::LoadU(d, s + i), hn::Set(d, largest)));
-    hn::StoreU(y, d, s + i);
+    const auto y = exp_nonpositive(d, hn::Sub(scores.at(d, i), hn::Set(d, largest)));
+    store(y, d, p + i);
     return y;
   }
   HWY_INLINE void some(int64_t i) { wide = hn::Add(wide, give(Whole(), i)); }
   HWY_INLINE void single(int64_t i) { one += hn::GetLane(give(One(), i)); }
 };
 
-void exponentials(float* s, int64_t rows, int64_t columns, float* largest, float* inverse) {
-  for (int64_t r = 0; r < rows; ++r, s += columns) {
-    largest[r] = largest_of(s, columns);
-    Exponentials body{s, largest[r], hn::Zero(Whole()), 0};
-    for_row(columns, body);
+template <class E>
+void exponentials(const ScoreRows& all, E* p, float* largest, float* inverse) {
+  for (int64_t r = 0; r < all.rows; ++r, p += all.columns) {
+    const Scores scores(all, r);
+    largest[r] = largest_of(scores, all.columns);
+    Exponentials<E> body{scores, p, largest[r], hn::Zero(Whole()), 0};
+    for_row(all.columns, body);
     inverse[r] = 1 / (hn::GetLane(hn::SumOfLanes(Whole(), body.wide)) + body.one);
   }
 }
 
 struct Probabilities {
-  float* s;
+  Scores scores;
+  float* p;
   float largest, inverse;
 
   template <class D>
   HWY_INLINE void give(D d, int64_t i) const {
-    const auto y = exp_nonpositive(d, hn::Sub(hn::LoadU(d, s + i), hn::Set(d, largest)));
-    hn::StoreU(hn::Mul(y, hn::Set(d, inverse)), d, s + i);
+    const auto y = exp_nonpositive(d, hn::Sub(scores.at(d, i), hn::Set(d, largest)));
+    hn::StoreU(hn::Mul(y, hn::Set(d, inverse)), d, p + i);
   }
   HWY_INLINE void some(int64_t i) const { give(Whole(), i); }
   HWY_INLINE void single(int64_t i) const { give(One(), i); }
 };
 
-void probabilities(float* s, int64_t rows, int64_t columns, const float* largest, const float* inverse) {
-  for (int64_t r = 0; r < rows; ++r, s += columns) {
-    Probabilities body{s, largest[r], inverse[r]};
-    for_row(columns, body);
+void probabilities(const ScoreRows& all, float* p, const float* largest, const float* inverse) {
+  for (int64_t r = 0; r < all.rows; ++r, p += all.columns) {
+    Probabilities body{Scores(all, r), p, largest[r], inverse[r]};
+    for_row(all.columns, body);
   }
 }
 
@@ -121,7 +150,30 @@ void gradients(const float* p, float* dp, int64_t rows, int64_t columns) {
   }
 }
 
-AttentionLoops attention_of_target() { return {exponentials, probabilities, gradients}; }
+struct Rounded {
+  const float* x;
+  BFloat16* y;
+  float factor;
+
+  template <class D>
+  HWY_INLINE void give(D d, int64_t i) const {
+    store(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor)), d, y + i);
+  }
+  HWY_INLINE void some(int64_t i) const { give(Whole(), i); }
+  HWY_INLINE void single(int64_t i) const { give(One(), i); }
+};
+
+void round_rows(const float* x, int64_t rows, int64_t columns, const float* factors, int64_t step, BFloat16* y,
+                int64_t y_row) {
+  for (int64_t r = 0; r < rows; ++r) {
+    Rounded body{x + r * columns, y + r * y_row, factors[r * step]};
+    for_row(columns, body);
+  }
+}
+
+AttentionLoops attention_of_target() {
+  return {exponentials<float>, exponentials<BFloat16>, probabilities, gradients, round_rows};
+}
 
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -3,16 +3,31 @@
 
 #include <cstdint>
 
+#include "graph/dtype.h"
+
 namespace graft {
 
-// Rows follow each other without gaps.
+// scale s + mask, rows that follow each other without gaps. The mask's strides are 0 where it is broadcast; nullptr:
+// there is none.
+struct ScoreRows {
+  const float* s = nullptr;
+  int64_t rows = 0, columns = 0;
+  float scale = 1;
+  const float* mask = nullptr;
+  int64_t mask_row = 0, mask_column = 0;
+};
+
 struct AttentionLoops {
-  // s = exp(s - largest of the row), with largest and 1 / sum of each row
-  void (*exponentials)(float* s, int64_t rows, int64_t columns, float* largest, float* inverse);
-  // p = exp(s - largest) inverse, in the place of s
-  void (*probabilities)(float* s, int64_t rows, int64_t columns, const float* largest, const float* inverse);
+  // p = exp(score - largest of the row), with largest and 1 / sum of each row; p may be s
+  void (*exponentials)(const ScoreRows& scores, float* p, float* largest, float* inverse);
+  void (*low_exponentials)(const ScoreRows& scores, BFloat16* p, float* largest, float* inverse);
+  // p = exp(score - largest) inverse; p may be s
+  void (*probabilities)(const ScoreRows& scores, float* p, const float* largest, const float* inverse);
   // ds = p (dp - sum of p dp), in the place of dp
   void (*gradients)(const float* p, float* dp, int64_t rows, int64_t columns);
+  // y = factor x; `factors` are `step` apart from row to row
+  void (*round)(const float* x, int64_t rows, int64_t columns, const float* factors, int64_t step, BFloat16* y,
+                int64_t y_row);
 };
 
 const AttentionLoops& attention_loops();

@@ -1,8 +1,8 @@
 // LayerNormalization and RMSNormalization over the last axes: rows of `width` elements.
 #include <algorithm>
-#include <cmath>
 
 #include "ops/gradient.h"
+#include "ops/layer_normalization_loops.h"
 
 namespace graft {
 namespace {
@@ -29,11 +29,17 @@ Rows rows_of(const Node& node) {
   return rows;
 }
 
+// Of scale, bias and statistics, and of the arithmetic.
+DType vector_dtype(const Node& node) {
+  const DType rows = node.inputs[0]->dtype;
+  return rows == DType::bf16 ? DType::f32 : rows;
+}
+
 // Scale and bias have an entry for each element of a row.
 void check_vector(const Node& node, size_t i, const Rows& rows) {
   const Value* value = node.input(i);
   if (!value) return;
-  if (value->dtype != node.inputs[0]->dtype)
+  if (value->dtype != vector_dtype(node))
     throw UnsupportedError(node.where(), " mixes element types ", node.inputs[0]->dtype, " and ", value->dtype);
   if (element_count(value->dims) != rows.width) {
     throw UnsupportedError(node.where(), " input ", i, " of shape ", value->dims, " must have ", rows.width,
@@ -52,7 +58,7 @@ Settlement settle_forward(const Node& node, const Settlement*) {
   check_vector(node, 2, rows);
   Settlement settlement;
   settlement.opaque_bytes.assign(node.outputs.size(),
-                                 checked_mul(rows.count, 2 * static_cast<int64_t>(size_of(node.inputs[0]->dtype))));
+                                 checked_mul(rows.count, 2 * static_cast<int64_t>(size_of(vector_dtype(node)))));
   settlement.in_place = {{0, 0}};
   return settlement;
 }
@@ -77,41 +83,26 @@ struct StatisticOutput {
   }
 };
 
-// y = (x - mean) / sigma * scale + bias
-template <class T>
+// T: type of the arithmetic and of the vectors; E: of the rows.
+template <class T, class E>
 Kernel prepare_forward(const Node& node, const Binding& binding) {
   Rows rows = rows_of(node);
-  const T *x = binding.in<T>(0), *scale = binding.in<T>(1), *bias = binding.in<T>(2);
-  T* y = binding.out<T>(0);
+  const LayerRow<T, E> first{rows.width,       rows.epsilon,     rows.centered,    binding.in<T>(1),
+                             binding.in<T>(2), binding.in<E>(0), binding.out<E>(0)};
   auto saved_at = saved_index(node);
   T* saved = saved_at ? binding.out<T>(*saved_at) : nullptr;
   StatisticOutput mean_output(node, binding, rows.centered ? 1 : SIZE_MAX),
       inverse_output(node, binding, rows.centered ? 2 : SIZE_MAX);
-  return [=](Stream&) {
-    parallel_for(rows.count, 8 * rows.width, [&](int64_t begin, int64_t end) {
-      auto width = static_cast<T>(rows.width);
-      for (int64_t row = begin; row < end; ++row) {
-        const T* from = x + row * rows.width;
-        T* to = y + row * rows.width;
-        T mean = 0, squares = 0;
-        if (rows.centered) {
-#pragma omp simd reduction(+ : mean)
-          for (int64_t i = 0; i < rows.width; ++i) mean += from[i];
-          mean /= width;
-        }
-#pragma omp simd reduction(+ : squares)
-        for (int64_t i = 0; i < rows.width; ++i) squares += (from[i] - mean) * (from[i] - mean);
-        T inverse = 1 / std::sqrt(squares / width + static_cast<T>(rows.epsilon));
-        if (bias) {  // NOLINT(bugprone-branch-clone): it does not look behind the pragmas
-#pragma omp simd
-          for (int64_t i = 0; i < rows.width; ++i) to[i] = (from[i] - mean) * inverse * scale[i] + bias[i];
-        } else {
-#pragma omp simd
-          for (int64_t i = 0; i < rows.width; ++i) to[i] = (from[i] - mean) * inverse * scale[i];
-        }
-        if (saved) saved[2 * row] = mean, saved[2 * row + 1] = inverse;
-        mean_output.write(row, mean);
-        inverse_output.write(row, inverse);
+  return [=, loops = layer_loops<T, E>()](Stream&) {
+    parallel_for(rows.count, 4 * rows.width, [&](int64_t begin, int64_t end) {
+      LayerRow<T, E> row = first;
+      for (int64_t r = begin; r < end; ++r) {
+        row.x = first.x + r * rows.width;
+        row.y = first.y + r * rows.width;
+        auto [mean, inverse] = loops.normalize(row);
+        if (saved) saved[2 * r] = mean, saved[2 * r + 1] = inverse;
+        mean_output.write(r, mean);
+        inverse_output.write(r, inverse);
       }
     });
   };
@@ -125,54 +116,39 @@ int64_t slices_of(const Rows& rows) {
                              std::clamp<int64_t>(rows.count, 1, most));
 }
 
-// (x, scale, dy, saved) -> dx, dscale, dbias; h = (x - mean)/sigma, g = dy scale
-//   dx = (g - mean(g) - h mean(g h)) / sigma,  dscale = sum over rows of dy h,  dbias = sum over rows of dy
-template <class T>
+// (x, scale, dy, saved) -> dx, dscale, dbias
+template <class T, class E>
 struct NormalizationGrad {
   Rows rows;
-  const T *x, *scale, *dy, *saved;
-  T *dx, *dscale, *dbias;
+  LayerRowGrad<T, E> first;
+  const T* saved;
+  T *dscale, *dbias;
   T* partial;  // [slices][2][width]
   int64_t slices;
+  LayerLoops<T, E> loops = layer_loops<T, E>();
 
   void operator()(Stream&) const {
-    parallel_for(slices, 8 * rows.width * (rows.count / slices), [&](int64_t begin, int64_t end) {
-      for (int64_t slice = begin; slice < end; ++slice) {
-        T* sums = partial + slice * 2 * rows.width;
-        if (dscale || dbias) std::fill(sums, sums + 2 * rows.width, T{0});
-        for (int64_t row = rows.count * slice / slices; row < rows.count * (slice + 1) / slices; ++row)
-          give_row(row, sums, sums + rows.width);
-      }
+    parallel_for(slices, 4 * rows.width * (rows.count / slices), [&](int64_t begin, int64_t end) {
+      for (int64_t slice = begin; slice < end; ++slice) give_slice(slice);
     });
     if (dscale) add_slices(partial, dscale);
     if (dbias) add_slices(partial + rows.width, dbias);
   }
 
-  void give_row(int64_t row, T* scale_sums, T* bias_sums) const {
-    const T *from = x + row * rows.width, *up = dy + row * rows.width;
-    const T mean = saved[2 * row], inverse = saved[2 * row + 1];
-    if (dscale) {
-#pragma omp simd
-      for (int64_t i = 0; i < rows.width; ++i) scale_sums[i] += up[i] * (from[i] - mean) * inverse;
+  void give_slice(int64_t slice) const {
+    LayerRowGrad<T, E> row = first;
+    if (dscale || dbias) {
+      row.scale_sums = partial + slice * 2 * rows.width;
+      row.bias_sums = row.scale_sums + rows.width;
+      std::fill_n(row.scale_sums, 2 * rows.width, T{0});
     }
-    if (dbias) {
-#pragma omp simd
-      for (int64_t i = 0; i < rows.width; ++i) bias_sums[i] += up[i];
+    for (int64_t r = rows.count * slice / slices; r < rows.count * (slice + 1) / slices; ++r) {
+      row.statistics = {saved[2 * r], saved[2 * r + 1]};
+      row.x = first.x + r * rows.width;
+      row.dy = first.dy + r * rows.width;
+      if (first.dx) row.dx = first.dx + r * rows.width;
+      loops.grad(row);
     }
-    if (!dx) return;
-    T sum = 0, slope = 0;
-#pragma omp simd reduction(+ : sum, slope)
-    for (int64_t i = 0; i < rows.width; ++i) {
-      T g = up[i] * scale[i];
-      sum += g;
-      slope += g * (from[i] - mean);
-    }
-    auto width = static_cast<T>(rows.width);
-    const T offset = rows.centered ? sum / width : 0;
-    slope *= inverse * inverse / width;
-    T* to = dx + row * rows.width;
-#pragma omp simd
-    for (int64_t i = 0; i < rows.width; ++i) to[i] = (up[i] * scale[i] - offset - (from[i] - mean) * slope) * inverse;
   }
 
   void add_slices(const T* sums, T* result) const {
@@ -188,24 +164,30 @@ Settlement settle_grad(const Node& node, const Settlement*) {
   check_vector(node, 1, rows);
   Settlement settlement;
   settlement.scratch_bytes =
-      checked_mul(checked_mul(2 * slices_of(rows), rows.width), static_cast<int64_t>(size_of(node.inputs[0]->dtype)));
+      checked_mul(checked_mul(2 * slices_of(rows), rows.width), static_cast<int64_t>(size_of(vector_dtype(node))));
   settlement.in_place = {{0, 2}};
   return settlement;
 }
 
-template <class T>
+template <class T, class E>
 Kernel prepare_grad(const Node& node, const Binding& binding) {
   Rows rows = rows_of(node);
-  return NormalizationGrad<T>{rows,
-                              binding.in<T>(0),
-                              binding.in<T>(1),
-                              binding.in<T>(2),
-                              binding.in<T>(3),
-                              binding.out<T>(0),
-                              binding.out<T>(1),
-                              binding.out<T>(2),
-                              static_cast<T*>(binding.scratch),
-                              slices_of(rows)};
+  LayerRowGrad<T, E> first{.width = rows.width, .centred = rows.centered};
+  first.scale = binding.in<T>(1);
+  first.x = binding.in<E>(0);
+  first.dy = binding.in<E>(2);
+  first.dx = binding.out<E>(0);
+  return NormalizationGrad<T, E>{
+      rows,           first, binding.in<T>(3), binding.out<T>(1), binding.out<T>(2), static_cast<T*>(binding.scratch),
+      slices_of(rows)};
+}
+
+// Rows in bfloat16; statistics, scale, bias and their gradients in float32.
+std::optional<MixedPrecision> mix(const Node& node) {
+  const DType dtype = node.inputs[0]->dtype;
+  if (!has_bfloat16() || (dtype != DType::f32 && dtype != DType::bf16)) return std::nullopt;
+  constexpr uint32_t x = 1, dy = 1 << 2;
+  return MixedPrecision{.inputs = node.domain.empty() ? x : x | dy, .outputs = 1};
 }
 
 void infer_grad(Node& node) {
@@ -231,20 +213,24 @@ Vals differentiate_normalization(Gradient& g) {
   return result;
 }
 
-template <class T>
+template <class T, class E>
 KernelFunctions forward_kernel() {
-  return {propose_plain, settle_forward, prepare_forward<T>};
+  return {propose_plain, settle_forward, prepare_forward<T, E>};
 }
-template <class T>
+template <class T, class E>
 KernelFunctions grad_kernel() {
-  return {propose_plain, settle_grad, prepare_grad<T>};
+  return {propose_plain, settle_grad, prepare_grad<T, E>};
 }
 
 std::vector<KernelEntry> forward_kernels() {
-  return {{DTypes::f32, forward_kernel<float>()}, {DTypes::f64, forward_kernel<double>()}};
+  return {{DTypes::f32, forward_kernel<float, float>()},
+          {DTypes::bf16, forward_kernel<float, BFloat16>()},
+          {DTypes::f64, forward_kernel<double, double>()}};
 }
 std::vector<KernelEntry> grad_kernels() {
-  return {{DTypes::f32, grad_kernel<float>()}, {DTypes::f64, grad_kernel<double>()}};
+  return {{DTypes::f32, grad_kernel<float, float>()},
+          {DTypes::bf16, grad_kernel<float, BFloat16>()},
+          {DTypes::f64, grad_kernel<double, double>()}};
 }
 
 }  // namespace
@@ -253,13 +239,23 @@ std::vector<Op> layer_normalization_ops() {
   return {{.type = "LayerNormalization",
            .cpu = forward_kernels(),
            .differentiate = differentiate_normalization,
+           .mixed_precision = mix,
            .parameter_slots = {1, 2}},
           {.type = "RMSNormalization",
            .cpu = forward_kernels(),
            .differentiate = differentiate_normalization,
+           .mixed_precision = mix,
            .parameter_slots = {1}},
-          {.type = "LayerNormalizationGrad", .domain = "graft", .infer = infer_grad, .cpu = grad_kernels()},
-          {.type = "RMSNormalizationGrad", .domain = "graft", .infer = infer_grad, .cpu = grad_kernels()}};
+          {.type = "LayerNormalizationGrad",
+           .domain = "graft",
+           .infer = infer_grad,
+           .cpu = grad_kernels(),
+           .mixed_precision = mix},
+          {.type = "RMSNormalizationGrad",
+           .domain = "graft",
+           .infer = infer_grad,
+           .cpu = grad_kernels(),
+           .mixed_precision = mix}};
 }
 
 }  // namespace graft

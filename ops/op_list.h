@@ -1,5 +1,6 @@
 // One line per stem: the function `std::vector<Op> STEM_ops()` in ops/STEM.cpp gives its operators.
 GRAFT_STEM(adam)
+GRAFT_STEM(arg_max)
 GRAFT_STEM(attention)
 GRAFT_STEM(batch_normalization)
 GRAFT_STEM(binary)

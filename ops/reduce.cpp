@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "ops/axes.h"
+#include "ops/bfloat16_loops.h"
 #include "ops/broadcast.h"
 #include "ops/elementwise.h"
 #include "ops/gradient.h"
@@ -277,8 +278,8 @@ void for_each_run(const std::vector<Axis>& reduced, int64_t begin, int64_t end, 
 }
 
 // Reduces elements [begin, end) of one result (`columns` of them) into acc.
-template <class T>
-void reduce_range(const Walk& walk, const ReduceLoops<T>& loops, const T* x, int64_t begin, int64_t end, T* acc) {
+template <class T, class X>
+void reduce_range(const Walk& walk, const ReduceLoops<T, X>& loops, const X* x, int64_t begin, int64_t end, T* acc) {
   const int64_t stride = walk.reduced.back().x;
   const bool contiguous = walk.columns == 1 && stride == 1;
   std::fill(acc, acc + walk.columns, loops.identity);
@@ -288,8 +289,8 @@ void reduce_range(const Walk& walk, const ReduceLoops<T>& loops, const T* x, int
   });
 }
 
-template <class T>
-void reduce_all(const Walk& walk, const ReduceLoops<T>& loops, const T* x, T* y, T* partial, int64_t parts) {
+template <class T, class X>
+void reduce_all(const Walk& walk, const ReduceLoops<T, X>& loops, const X* x, T* y, T* partial, int64_t parts) {
   const int64_t cost = walk.elements / parts * walk.columns;
   parallel_for(walk.results * parts, cost, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -317,13 +318,15 @@ int64_t part_count(const Walk& walk) {
   return worth_it ? parts : 1;
 }
 
-Settlement settle_reduce(const Node& node, const Settlement*) {
-  Walk walk = plan_walk(node);
-  Settlement settlement;
+// Of partial results.
+int64_t partial_count(const Walk& walk) {
   int64_t parts = part_count(walk);
-  if (parts > 1)
-    settlement.scratch_bytes =
-        parts * walk.results * walk.columns * static_cast<int64_t>(size_of(node.outputs[0]->dtype));
+  return parts > 1 ? parts * walk.results * walk.columns : 0;
+}
+
+Settlement settle_reduce(const Node& node, const Settlement*) {
+  Settlement settlement;
+  settlement.scratch_bytes = partial_count(plan_walk(node)) * static_cast<int64_t>(size_of(node.outputs[0]->dtype));
   return settlement;
 }
 
@@ -346,6 +349,39 @@ Kernel prepare_reduce_of(const Node& node, const Binding& binding) {
     if (!finish) return;
     if (!std::is_floating_point_v<T> && count == 0) return;
     for (int64_t i = 0; i < n; ++i) y[i] = static_cast<T>(finish(static_cast<double>(y[i]), count));
+  };
+  return node.type == "ReduceLogSum" ? clean_padding(node, binding, kernel) : kernel;
+}
+
+// --- bfloat16: sums are float32, results either ---
+
+std::optional<MixedPrecision> mix(const Node& node) {
+  const bool vectors = vector_reduce_loops_bf16(row_of(node).kind) != nullptr;
+  return vectors ? std::optional(MixedPrecision{.follows = true, .mixes = true}) : std::nullopt;
+}
+
+// Results that are to be rounded come first.
+Settlement settle_mixed(const Node& node, const Settlement*) {
+  const Value& y = *node.outputs[0];
+  const int64_t results = y.dtype == DType::bf16 ? y.layout.storage_count() : 0;
+  Settlement settlement;
+  settlement.scratch_bytes = (partial_count(plan_walk(node)) + results) * static_cast<int64_t>(sizeof(float));
+  return settlement;
+}
+
+Kernel prepare_mixed(const Node& node, const Binding& binding) {
+  const Reduction& row = row_of(node);
+  const bool copies = reduced_axes(node).empty(), rounds = node.outputs[0]->dtype == DType::bf16;
+  const int64_t n = node.outputs[0]->layout.storage_count();
+  auto* scratch = static_cast<float*>(binding.scratch);
+  float* sums = rounds ? scratch : binding.out<float>(0);
+  Kernel kernel = [=, walk = plan_walk(node), loops = *vector_reduce_loops_bf16(copies ? "sum" : row.kind),
+                   x = binding.in<BFloat16>(0), low = rounds ? binding.out<BFloat16>(0) : nullptr,
+                   partial = rounds ? scratch + n : scratch, finish = copies ? nullptr : row.finish,
+                   count = static_cast<double>(reduced_count(node))](Stream&) {
+    reduce_all(walk, loops, x, sums, partial, part_count(walk));
+    for (int64_t i = 0; finish && i < n; ++i) sums[i] = static_cast<float>(finish(static_cast<double>(sums[i]), count));
+    if (low) to_bfloat16(sums, low, n);
   };
   return node.type == "ReduceLogSum" ? clean_padding(node, binding, kernel) : kernel;
 }
@@ -436,46 +472,9 @@ bool elementwise_sum(const Node& node, ElementwiseStep* step) {
   const Value& x = *node.inputs[0];
   if (step) *step = {.sum = true};
   std::vector<size_t> axes = reduced_axes(node);
-  return node.input(1) && node.inputs[1]->count() > 0 && node.outputs[0]->layout == result_layout(node) &&
+  return node.input(1) && node.inputs[1]->count() > 0 && node.outputs[0]->dtype == DType::f32 &&
+         node.outputs[0]->layout == result_layout(node) &&
          std::all_of(axes.begin(), axes.end(), [&](size_t d) { return x.layout.padded[d] == x.dims[d]; });
-}
-
-// --- ArgMax, ArgMin: x (outer, extent, inner) -> y (outer, inner) ---
-
-template <class T>
-Kernel prepare_arg_of(const Node& node, const Binding& binding) {
-  const Dims& dims = node.inputs[0]->dims;
-  size_t axis = checked_axis(node, node.integer("axis", 0), dims.size());
-  bool largest = node.type == "ArgMax";
-  bool last = node.integer("select_last_index", 0) != 0;
-  int64_t extent = dims[axis];
-  int64_t outer = element_count(Dims(dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(axis)));
-  int64_t inner = element_count(Dims(dims.begin() + static_cast<std::ptrdiff_t>(axis) + 1, dims.end()));
-  if (extent == 0 && outer * inner > 0) throw ModelError(node.where(), " has no element along axis ", axis);
-  const T* x = binding.in<T>(0);
-  auto* y = binding.out<int64_t>(0);
-  return [=](Stream&) {
-    parallel_for(outer * inner, extent, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const T* column = x + i / inner * extent * inner + i % inner;
-        int64_t best = 0;
-        for (int64_t k = 1; k < extent; ++k) {
-          T candidate = column[k * inner];
-          T leader = column[best * inner];
-          bool better = largest ? candidate > leader : candidate < leader;
-          if (better || (last && candidate == leader)) best = k;
-        }
-        y[i] = best;
-      }
-    });
-  };
-}
-
-Kernel prepare_arg(const Node& node, const Binding& binding) {
-  Kernel kernel;
-  visit_dtype(node.inputs[0]->dtype, [&](auto zero) { kernel = prepare_arg_of<decltype(zero)>(node, binding); });
-  if (!kernel) throw UnsupportedError(node.where(), " has no kernel for ", node.inputs[0]->dtype);
-  return kernel;
 }
 
 }  // namespace
@@ -484,12 +483,11 @@ std::vector<Op> reduce_ops() {
   std::vector<Op> ops;
   for (const Reduction& row : rows) {
     ops.push_back({.type = row.type,
-                   .cpu = {{DTypes::any, {propose_reduce, settle_reduce, prepare_reduce}}},
+                   .cpu = {{DTypes::bf16, {propose_reduce, settle_mixed, prepare_mixed}},
+                           {DTypes::any, {propose_reduce, settle_reduce, prepare_reduce}}},
                    .differentiate = row.differentiate,
-                   .elementwise = row.type == std::string_view("ReduceSum") ? elementwise_sum : nullptr});
-  }
-  for (const char* type : {"ArgMax", "ArgMin"}) {
-    ops.push_back({.type = type, .cpu = {{DTypes::any, plain_kernel(prepare_arg)}}, .gradient = GradientStatus::zero});
+                   .elementwise = row.type == std::string_view("ReduceSum") ? elementwise_sum : nullptr,
+                   .mixed_precision = mix});
   }
   return ops;
 }

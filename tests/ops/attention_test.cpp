@@ -113,6 +113,40 @@ TEST(Attention, MaskedRows) {
   }
 }
 
+// Weights are rounded before they are multiplied, results behind that: each to 8 bits.
+TEST(Attention, MixedPrecision) {
+  if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
+  constexpr double tolerance = 2e-2;
+  struct Sizes {
+    int64_t batch, heads, rows, columns, depth, depth_v;
+    const char* mask;
+  };
+  for (const Sizes& s : {Sizes{2, 3, 5, 7, 4, 6, "2,1,1,7"},
+                         {1, 2, 128, 128, 32, 32, "1,1,1,128"},
+                         {1, 2, 70, 1030, 9, 5, "70,1030"},
+                         {2, 1, 6, 1, 1, 5, "1"},
+                         {1, 3, 33, 40, 16, 1, "33,1"}}) {
+    auto matrix = [&](const char* name, int64_t rows, int64_t columns) {
+      return cat("float[", s.batch, ",", s.heads, ",", rows, ",", columns, "] ", name);
+    };
+    const std::string operands = cat(matrix("q", s.rows, s.depth), ", ", matrix("k", s.columns, s.depth), ", ",
+                                     matrix("v", s.columns, s.depth_v));
+    check_mixed(cat("(", operands, ") => (y) { y = graft.Attention<scale = 0.1>(q, k, v) }"), "any", 0, {}, tolerance);
+    check_mixed(cat("(", operands, ", float[", s.mask, "] m) => (y) { y = graft.Attention<scale = 0.1>(q, k, v, m) }"),
+                "any", 0, {}, tolerance);
+    // Of every row a number that no score is above, and a factor with which probabilities come to about 1.
+    Tensor saved(DType::f32, {s.batch * s.heads, 2, s.rows});
+    for (int64_t i = 0; i < saved.count(); ++i)
+      saved.data<float>()[i] = i / s.rows % 2 == 0 ? 12.0F : 1.2e5F / static_cast<float>(s.columns);
+    check_mixed(
+        cat("(", matrix("dy", s.rows, s.depth_v), ", ", operands, ", float[", s.batch * s.heads, ",2,", s.rows,
+            "] saved, float[", s.mask,
+            "] m) => (dq, dk, dv, dm) { dq, dk, dv, dm = graft.AttentionGrad<scale = 0.1>(dy, q, k, v, saved, m) "
+            "}"),
+        "any", 0, {{"saved", saved}}, tolerance);
+  }
+}
+
 TEST(Attention, ThreadsDoNotChangeBits) {
   for (size_t i = 0; i < 4; ++i)
     expect_same_for_any_threads([&] { return results(bert("3,37,5,8", "37,37"), {}, DType::f32, true).at(i); });

@@ -2,6 +2,7 @@
 
 #include "runtime/evaluate.h"
 #include "tests/support/check_op.h"
+#include "tests/support/run_op.h"
 #include "tests/support/text_graph.h"
 
 namespace graft::test {
@@ -32,6 +33,42 @@ TEST(LayerNormalization, Statistics) {
 TEST(LayerNormalization, LargeMean) {
   check_op("(float[3,64] x, float[64] s, float[64] b) => (y) { y = LayerNormalization(x, s, b) }", {},
            {.ranges = {{"x", {1000, 1001}}}, .gradient = false, .tolerance = 2e-3});
+}
+
+// Results are rounded once; sums over rows are of the same rounded operands.
+TEST(LayerNormalization, MixedPrecision) {
+  if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
+  for (const char* dims : {"[3,1]", "[5,7]", "[2,9,37]", "[300,384]", "[2,1030]"}) {
+    const std::string width = std::string(dims).substr(std::string(dims).rfind(',') + 1);
+    const std::string x = cat("(float", dims, " x, float[", width, " s");
+    for (const char* type : {"LayerNormalization", "RMSNormalization"})
+      check_mixed(cat(x, ") => (y) { y = ", type, "(x, s) }"));
+    check_mixed(cat(x, ", float[", width, " b) => (y, m, i) { y, m, i = LayerNormalization<epsilon = 0.1>(x, s, b) }"));
+    const std::string rows = cat(std::string(dims).substr(0, std::string(dims).rfind(',')), ",2]");
+    for (const char* type : {"LayerNormalizationGrad", "RMSNormalizationGrad"})
+      check_mixed(cat(x, ", float", dims, " dy, float", rows, " saved) => (dx, ds, db) { dx, ds, db = graft.", type,
+                      "(x, s, dy, saved) }"));
+  }
+}
+
+// Enough rows for several slices, widths with a rest behind whole vectors.
+TEST(LayerNormalization, SumsOverManyRows) {
+  for (auto [rows, width] : {std::pair{300, 384}, {70, 1030}, {40000, 3}}) {
+    auto graph = graph_from_text(
+        cat("(float[", rows, ",", width, "] x, float[", width, "] s, float[", rows, ",", width, "] dy, float[", rows,
+            ",2] saved) => (ds, db, es, eb) <int64[1] a = {0}> { dx, ds, db = graft.LayerNormalizationGrad(x, s, dy, "
+            "saved) m, i = Split<axis = 1, num_outputs = 2>(saved) c = Sub(x, m) h = Mul(c, i) p = Mul(dy, h) "
+            "es = ReduceSum<keepdims = 0>(p, a) eb = ReduceSum<keepdims = 0>(dy, a) }"));
+    Feeds feeds;
+    for (const Value* input : graph->inputs) feeds[input->name] = random_feed(DType::f32, input->dims, -1, 1, 7);
+    auto run = [&] { return evaluate(*graph, feeds); };
+    auto results = run();
+    for (size_t i = 0; i < 2; ++i) {
+      // Sums of so many float32 numbers in another order.
+      expect_close(results.at(i), results.at(i + 2), 1e-4, cat("result ", i, " of ", rows, " rows"));
+      expect_same_for_any_threads([&] { return run().at(i); });
+    }
+  }
 }
 
 TEST(RMSNormalization, Axes) {

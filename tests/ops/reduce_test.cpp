@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "tests/support/check_op.h"
 
 namespace graft::test {
@@ -91,17 +94,22 @@ TEST(ReduceCases, Integers) {
            {.oracle = Oracle::onnxruntime});
 }
 
-TEST(ReduceCases, ArgMax) {
-  auto ties = Tensor::of<float>({2, 4}, {1, 3, 3, 0, 2, 2, 1, 2});
-  for (const char* type : {"ArgMax", "ArgMin"}) {
-    for (const char* axis : {"0", "1", "-1"}) {
-      for (int last : {0, 1}) {
-        check_op(cat("(float[2,4] x) => (y) { y = ", type, "<axis = ", axis, ", keepdims = ", last,
-                     ", select_last_index = ", last, ">(x) }"),
-                 {{"x", ties}});
-      }
-    }
-    check_op(cat("(float[3,5,7] x) => (y) { y = ", type, "<axis = 1>(x) }"));
+// Results are rounded once, or not at all.
+TEST(ReduceCases, MixedPrecision) {
+  for (const char* type : {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceL1", "ReduceL2"}) {
+    auto check = [&](const char* dims, const char* axes, const char* tag = "any") {
+      const auto count = 1 + std::count(axes, axes + std::strlen(axes), ',');
+      check_mixed(cat("(float[", dims, "] x) => (y) <int64[", count, "] axes = {", axes, "}> { y = ", type,
+                      "<keepdims = 0>(x, axes) }"),
+                  tag);
+    };
+    check("7", "0");
+    check("3,37,5", "1");
+    check("5,3,77", "2");
+    check("300,37", "0");
+    check("300,384", "0");
+    check("70000", "0");
+    check("2,19,3,5", "0,2,3", "nChw16c");
   }
 }
 

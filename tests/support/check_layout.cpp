@@ -125,10 +125,10 @@ void check_mixed(const std::string& text, const std::string& tag, size_t operand
     plain[i] = plain[i].cast(DType::bf16);
   }
   for (bool wide : {true, false}) {
-    if (wide && mixed->optional == 0) continue;
+    if (wide && mixed->optional == 0 && !mixed->mixes) continue;
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       Value* output = node.outputs[i];
-      const bool optional = ((mixed->optional >> i) & 1U) != 0;
+      const bool optional = mixed->mixes || ((mixed->optional >> i) & 1U) != 0;
       if (output && is_float(output->dtype))
         output->dtype = is_low(mixed->outputs, i) && !(wide && optional) ? DType::bf16 : DType::f32;
     }

@@ -1,0 +1,332 @@
+#include "ops/bfloat16_gemm.h"
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include <algorithm>
+#include <atomic>
+
+#include "ops/bfloat16_loops.h"
+#include "ops/gemm_loops.h"
+
+// What lies between AVX2 and the baseline is not worth the code.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/bfloat16_gemm.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#ifndef GRAFT_OPS_BFLOAT16_GEMM_SIZES
+#define GRAFT_OPS_BFLOAT16_GEMM_SIZES
+namespace graft {
+
+constexpr int64_t tile_side = 16;                  // rows of a tile, and columns of y in it
+constexpr int64_t tile_k = 2 * tile_side;          // of a and b
+constexpr int64_t tile_size = tile_side * tile_k;  // elements of a and b
+
+constexpr int64_t tiles_over(int64_t extent, int64_t tile) { return (extent + tile - 1) / tile; }
+
+}  // namespace graft
+#endif
+
+#undef GRAFT_TILES
+#if HWY_TARGET == HWY_AVX3 && HWY_ARCH_X86_64
+#include <immintrin.h>
+#define GRAFT_TILES __attribute__((target("amx-tile,amx-bf16")))
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+
+#ifdef GRAFT_TILES
+
+namespace hn = hwy::HWY_NAMESPACE;
+using Pairs = hn::ScalableTag<uint32_t>;  // two elements each, 16 in a vector
+using Low = hn::Rebind<uint16_t, Pairs>;
+using V = hn::Vec<Pairs>;
+
+HWY_INLINE void keep(BFloat16* tile, int row, V x) {
+  hn::StoreU(x, Pairs(), reinterpret_cast<uint32_t*>(tile + row * tile_k));
+}
+
+// Two rows of 16 elements side by side.
+HWY_INLINE V interleaved(const BFloat16* from, int64_t stride) {
+  const Pairs d;
+  const Low low;
+  const V even = hn::PromoteTo(d, hn::LoadU(low, &from->bits));
+  const V odd = hn::PromoteTo(d, hn::LoadU(low, &from[stride].bits));
+  return hn::Or(even, hn::ShiftLeft<16>(odd));
+}
+
+// to[j][i] = from[i][j] for 16 x 16 pairs: neighbours in a row or, where it `interleaves`, in a column. Rows of `from`
+// are `stride` elements apart.
+template <bool interleaves>
+HWY_INLINE void transpose(const BFloat16* from, int64_t stride, BFloat16* to) {
+  const Pairs d;
+  const hn::Repartition<uint64_t, Pairs> twice;
+  V x[16], y[16];
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r) {
+    if constexpr (interleaves) x[r] = interleaved(from + 2 * r * stride, stride);
+    else x[r] = hn::LoadU(d, reinterpret_cast<const uint32_t*>(from + r * stride));
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < 16; r += 2) {
+    y[r] = hn::InterleaveLower(d, x[r], x[r + 1]);
+    y[r + 1] = hn::InterleaveUpper(d, x[r], x[r + 1]);
+  }
+  // x[4 g + c]: in each block of 4 columns, column c of rows 4 g to 4 g + 3.
+#pragma GCC unroll 4
+  for (int r = 0; r < 16; r += 4) {
+#pragma GCC unroll 2
+    for (int c = 0; c < 2; ++c) {
+      const auto low = hn::BitCast(twice, y[r + c]), high = hn::BitCast(twice, y[r + 2 + c]);
+      x[r + 2 * c] = hn::BitCast(d, hn::InterleaveLower(twice, low, high));
+      x[r + 2 * c + 1] = hn::BitCast(d, hn::InterleaveUpper(twice, low, high));
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const V even_low = hn::ConcatLowerLower(d, x[8 + c], x[c]), odd_low = hn::ConcatLowerLower(d, x[12 + c], x[4 + c]);
+    const V even_high = hn::ConcatUpperUpper(d, x[8 + c], x[c]),
+            odd_high = hn::ConcatUpperUpper(d, x[12 + c], x[4 + c]);
+    keep(to, c, hn::OddEvenBlocks(hn::SwapAdjacentBlocks(odd_low), even_low));
+    keep(to, 4 + c, hn::OddEvenBlocks(odd_low, hn::SwapAdjacentBlocks(even_low)));
+    keep(to, 8 + c, hn::OddEvenBlocks(hn::SwapAdjacentBlocks(odd_high), even_high));
+    keep(to, 12 + c, hn::OddEvenBlocks(odd_high, hn::SwapAdjacentBlocks(even_high)));
+  }
+}
+
+// A part of a matrix, copied where it is smaller than `rows` x `columns`, with zeros behind it.
+template <int64_t rows, int64_t columns>
+class Whole {
+ public:
+  Whole(const BFloat16* from, int64_t stride, int64_t there_rows, int64_t there_columns) : data(from), stride(stride) {
+    if (there_rows >= rows && there_columns >= columns) return;
+    std::fill_n(copy_, rows * columns, BFloat16{});
+    for (int64_t r = 0; r < std::min(rows, there_rows); ++r)
+      std::copy_n(from + r * stride, std::min(columns, there_columns), copy_ + r * columns);
+    data = copy_;
+    this->stride = columns;
+  }
+  const BFloat16* data;
+  int64_t stride;
+
+ private:
+  BFloat16 copy_[rows * columns];
+};
+
+// Pairs of rows side by side: to[r / 2][c][r % 2] = from[r][c] for 32 x 16 elements.
+HWY_INLINE void interleave(const Whole<tile_k, tile_side>& from, BFloat16* to) {
+  for (int r = 0; r < tile_side; ++r) keep(to, r, interleaved(from.data + 2 * r * from.stride, from.stride));
+}
+
+// Tiles of b as [columns][k][k / 2][16][2].
+HWY_NOINLINE void pack_b(const LowMatrix& b, int64_t k, int64_t n, BFloat16* to) {
+  for (int64_t j = 0; j < n; j += tile_side) {
+    for (int64_t i = 0; i < k; i += tile_k, to += tile_size) {
+      const BFloat16* from = b.data + i * b.row + j * b.column;
+      if (b.column == 1) {
+        interleave({from, b.row, k - i, n - j}, to);
+      } else {
+        const Whole<tile_side, tile_k> whole(from, b.column, n - j, k - i);
+        transpose<false>(whole.data, whole.stride, to);
+      }
+    }
+  }
+}
+
+// Tiles of a's rows as [rows][k][16][32].
+HWY_NOINLINE void pack_a(const LowMatrix& a, int64_t m, int64_t k, BFloat16* to) {
+  for (int64_t i = 0; i < m; i += tile_side) {
+    for (int64_t j = 0; j < k; j += tile_k, to += tile_size) {
+      const BFloat16* from = a.data + i * a.row + j * a.column;
+      if (a.column == 1) {
+        const Whole<tile_side, tile_k> whole(from, a.row, m - i, k - j);
+        for (int64_t r = 0; r < tile_side; ++r) std::copy_n(whole.data + r * whole.stride, tile_k, to + r * tile_k);
+      } else {
+        const Whole<tile_k, tile_side> whole(from, a.column, k - j, m - i);
+        transpose<true>(whole.data, whole.stride, to);
+      }
+    }
+  }
+}
+
+struct TilesOfA {
+  const BFloat16* data;
+  int64_t row_bytes, step;  // from k to k: elements
+};
+
+// y (rows x 16, columns x 16) [+]= a b, sums of k in tiles 0 to 3.
+template <int rows, int columns>
+GRAFT_TILES HWY_NOINLINE void multiply(const TilesOfA* a, const BFloat16* b, int64_t k_tiles, float* y, int64_t y_row,
+                                       bool adds) {
+  const auto y_bytes = static_cast<int64_t>(sizeof(float)) * y_row;
+  constexpr int64_t b_bytes = tile_k * static_cast<int64_t>(sizeof(BFloat16));
+  const int64_t b_panel = k_tiles * tile_size;
+  float* below = y + tile_side * y_row;
+  // The tiles' instructions do not say what memory they read.
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (adds) {
+    _tile_loadd(0, y, y_bytes);
+    if constexpr (columns > 1) _tile_loadd(1, y + tile_side, y_bytes);
+    if constexpr (rows > 1) _tile_loadd(2, below, y_bytes);
+    if constexpr (rows > 1 && columns > 1) _tile_loadd(3, below + tile_side, y_bytes);
+  } else {
+    _tile_zero(0);
+    if constexpr (columns > 1) _tile_zero(1);
+    if constexpr (rows > 1) _tile_zero(2);
+    if constexpr (rows > 1 && columns > 1) _tile_zero(3);
+  }
+  for (int64_t t = 0; t < k_tiles; ++t) {
+    _tile_loadd(4, a[0].data + t * a[0].step, a[0].row_bytes);
+    _tile_loadd(6, b + t * tile_size, b_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (columns > 1) {
+      _tile_loadd(7, b + b_panel + t * tile_size, b_bytes);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if constexpr (rows > 1) {
+      _tile_loadd(5, a[1].data + t * a[1].step, a[1].row_bytes);
+      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (columns > 1) _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, y, y_bytes);
+  if constexpr (columns > 1) _tile_stored(1, y + tile_side, y_bytes);
+  if constexpr (rows > 1) _tile_stored(2, below, y_bytes);
+  if constexpr (rows > 1 && columns > 1) _tile_stored(3, below + tile_side, y_bytes);
+}
+
+// As the instruction reads it: eight tiles of 16 rows, 64 bytes each.
+struct alignas(64) TileShapes {
+  uint8_t palette = 1, start_row = 0, unused[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+class TileProduct {
+ public:
+  TileProduct(const LowGemmBlock& g, BFloat16* scratch) : g_(g), k_tiles_(tiles_over(g.k, tile_k)), b_(scratch) {
+    pack_b(g.b, g.k, g.n, b_);
+    // Whole tiles of a are read as they lie where its k are neighbours.
+    lying_ = g.a.column == 1 && g.k % tile_k == 0 ? g.m / tile_side : 0;
+    packed_ = b_ + tiles_over(g.n, tile_side) * k_tiles_ * tile_size;
+    if (lying_ * tile_side < g.m)
+      pack_a({g.a.data + lying_ * tile_side * g.a.row, g.a.row, g.a.column}, g.m - lying_ * tile_side, g.k, packed_);
+  }
+
+  GRAFT_TILES void run() const {
+    static constexpr TileShapes shapes;
+    _tile_loadconfig(&shapes);
+    for (int64_t i = 0; i < g_.m; i += 2 * tile_side) {
+      for (int64_t j = 0; j < g_.n; j += 2 * tile_side) block(i, j);
+    }
+    _tile_release();
+  }
+
+ private:
+  TilesOfA tiles_of_a(int64_t panel) const {
+    if (panel < lying_)
+      return {g_.a.data + panel * tile_side * g_.a.row, static_cast<int64_t>(sizeof(BFloat16)) * g_.a.row, tile_k};
+    return {packed_ + (panel - lying_) * k_tiles_ * tile_size, sizeof(BFloat16) * tile_k, tile_size};
+  }
+
+  // Two tiles by two, at the edges by way of a copy.
+  void block(int64_t i, int64_t j) const {
+    const int64_t m = std::min(2 * tile_side, g_.m - i), n = std::min(2 * tile_side, g_.n - j);
+    const BFloat16* b = b_ + j / tile_side * k_tiles_ * tile_size;
+    const bool tall = m > tile_side, wide = n > tile_side;
+    const TilesOfA a[2] = {tiles_of_a(i / tile_side), tall ? tiles_of_a(i / tile_side + 1) : TilesOfA{}};
+    const auto run = tall ? (wide ? multiply<2, 2> : multiply<2, 1>) : (wide ? multiply<1, 2> : multiply<1, 1>);
+    float* y = g_.y + i * g_.y_row + j;
+    if (m % tile_side == 0 && n % tile_side == 0) return run(a, b, k_tiles_, y, g_.y_row, g_.adds);
+    constexpr int64_t side = 2 * tile_side;
+    float whole[side * side];
+    run(a, b, k_tiles_, whole, side, false);
+    for (int64_t r = 0; r < m; ++r) {
+      for (int64_t c = 0; c < n; ++c) {
+        float& to = y[r * g_.y_row + c];
+        to = g_.adds ? to + whole[r * side + c] : whole[r * side + c];
+      }
+    }
+  }
+
+  const LowGemmBlock& g_;
+  int64_t k_tiles_;
+  BFloat16 *b_, *packed_;
+  int64_t lying_;  // tiles of rows
+};
+
+void on_tiles(const LowGemmBlock& g, BFloat16* scratch) { TileProduct(g, scratch).run(); }
+
+#else
+
+void on_tiles(const LowGemmBlock&, BFloat16*) {}
+
+#endif
+
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace graft {
+
+HWY_EXPORT(on_tiles);
+
+namespace {
+
+// The matrix as floats, neighbours as they were.
+MatrixView as_floats(const LowMatrix& matrix, int64_t rows, int64_t columns, float* to) {
+  if (matrix.column != 1) return as_floats(matrix.transposed(), columns, rows, to).transposed();
+  for (int64_t r = 0; r < rows; ++r) to_float(matrix.data + r * matrix.row, to + r * columns, columns);
+  return {to, columns, 1};
+}
+
+constexpr int64_t line_floats = 16;
+
+}  // namespace
+
+// Asking oneDNN for the instruction set is also what asks Linux for the tiles' state.
+bool has_matrix_tiles() {
+  static const bool has = [] {
+    switch (dnnl::get_effective_cpu_isa()) {
+      case dnnl::cpu_isa::avx512_core_amx:
+      case dnnl::cpu_isa::avx512_core_amx_fp16: return true;
+      default: return false;
+    }
+  }();
+  return has;
+}
+
+int64_t low_gemm_scratch(int64_t m, int64_t n, int64_t k) {
+  const int64_t tiles = tiles_over(m, tile_side) + tiles_over(n, tile_side);
+  const int64_t packed = tiles * tiles_over(k, tile_k) * tile_size / 2 + line_floats;
+  return std::max(packed, has_matrix_tiles() ? 0 : (m + n) * k + gemm_scratch());
+}
+
+void low_gemm_on_tiles(const LowGemmBlock& block, float* scratch) {
+  const auto at = reinterpret_cast<uintptr_t>(scratch);
+  constexpr uintptr_t line = line_floats * sizeof(float);
+  HWY_DYNAMIC_DISPATCH(on_tiles)(block, reinterpret_cast<BFloat16*>((at + line - 1) / line * line));
+}
+
+void low_gemm_in_floats(const LowGemmBlock& g, float* scratch) {
+  const MatrixView a = as_floats(g.a, g.m, g.k, scratch), b = as_floats(g.b, g.k, g.n, scratch + g.m * g.k);
+  gemm({.m = g.m,
+        .n = g.n,
+        .k = g.k,
+        .a = a,
+        .b = b,
+        .start = g.adds ? MatrixView{g.y, g.y_row, 1} : MatrixView{},
+        .y = g.y,
+        .y_row = g.y_row},
+       scratch + (g.m + g.n) * g.k);
+}
+
+void low_gemm(const LowGemmBlock& block, float* scratch) {
+  static const auto run = has_matrix_tiles() ? low_gemm_on_tiles : low_gemm_in_floats;
+  run(block, scratch);
+}
+
+}  // namespace graft
+#endif

@@ -1,0 +1,38 @@
+// The matrix product of bfloat16 matrices with float32 sums, of one thread: on tiles (AMX) where the CPU has them, else
+// by way of float32.
+#pragma once
+
+#include <cstdint>
+
+#include "graph/dtype.h"
+
+namespace graft {
+
+// Element (i, j) is at data[i * row + j * column]; one of the two is 1.
+struct LowMatrix {
+  const BFloat16* data = nullptr;
+  int64_t row = 0, column = 0;
+
+  LowMatrix transposed() const { return {data, column, row}; }
+};
+
+// y = a b, or y += a b, with a (m,k), b (k,n), y (m,n), whose columns are neighbours.
+struct LowGemmBlock {
+  int64_t m = 0, n = 0, k = 0;
+  LowMatrix a, b;
+  float* y = nullptr;
+  int64_t y_row = 0;
+  bool adds = false;
+};
+
+// Whether tiles may be used: the CPU has them, and the system lets us.
+bool has_matrix_tiles();
+// Floats of scratch for a product of that size.
+int64_t low_gemm_scratch(int64_t m, int64_t n, int64_t k);
+void low_gemm(const LowGemmBlock& block, float* scratch);
+
+// The two ways. There are tiles only where has_matrix_tiles().
+void low_gemm_on_tiles(const LowGemmBlock& block, float* scratch);
+void low_gemm_in_floats(const LowGemmBlock& block, float* scratch);
+
+}  // namespace graft
