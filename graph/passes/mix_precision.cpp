@@ -70,7 +70,7 @@ class PrecisionMixer {
       low |= x && !x->opaque && x->dtype == DType::bf16;
       take(node, i, DType::f32);
     }
-    if (low) ++nodes_.wide[node.type];
+    if (low && node.provenance.direction != Direction::optimiser) ++nodes_.wide[node.type];
   }
 
   void take(Node& node, size_t i, DType dtype) {
