@@ -1,8 +1,10 @@
-// GroupNormalization, and InstanceNormalization as the case of one channel a group. Statistics are those of one
-// sample's group of channels. Samples lie one after the other, so that (n, c) is one long axis of channels.
+// GroupNormalization, and InstanceNormalization as the case of one channel a
+// group. Statistics are those of one sample's group of channels. Samples lie
+// one after the other, so that (n, c) is one long axis of channels.
 #include <cmath>
 
 #include "graph/schema.h"
+#include "ops/bfloat16.h"
 #include "ops/channel_view.h"
 #include "ops/gradient.h"
 
@@ -21,7 +23,8 @@ struct Groups {
 
 void check_vector(const Node& node, const Value* value, size_t i) {
   const Value& x = *node.inputs[0];
-  if (value->dtype != x.dtype)
+  // What may be mixed with bfloat16 was checked when the kernel was looked up.
+  if (value->dtype != x.dtype && x.dtype != DType::bf16)
     throw UnsupportedError(node.where(), " mixes element types ", x.dtype, " and ", value->dtype);
   if (value->dims != Dims{x.dims[1]})
     throw ModelError(node.where(), " input ", i, " must have shape ", Dims{x.dims[1]}, ", got ", value->dims);
@@ -56,7 +59,7 @@ constexpr int64_t vector_count = 4;
 
 Settlement settle_groups(const Node& node, const Settlement*) {
   Groups g = groups_of(node);
-  int64_t bytes = checked_mul(g.channels.padded_channels(), static_cast<int64_t>(size_of(node.inputs[0]->dtype)));
+  int64_t bytes = checked_mul(g.channels.padded_channels(), static_cast<int64_t>(size_of(node.inputs[1]->dtype)));
   Settlement settlement;
   settlement.scratch_bytes = checked_add(ChannelSums::scratch_bytes(g.channels, ChannelSums::slices(g.channels)),
                                          checked_mul(vector_count, bytes));
@@ -81,34 +84,40 @@ Workplace<T> workplace_of(const Groups& g, const Binding& binding) {
 }
 
 // y = (x - mean) / sigma * scale[c] + bias[c]
-template <class T>
+template <class S>
 struct GroupNormalization {
+  using T = Widened<S>;
   Groups g;
   Workplace<T> work;
-  const T *x, *scale, *bias;
-  T *y, *saved;
+  const S* x;
+  const T *scale, *bias;
+  S* y;
+  T* saved;
 
   void operator()(Stream&) {
     if (g.channels.storage_count() == 0) return;
     T *center = work.vector(0), *factor = work.vector(1), *offset = work.vector(2);
-    // Sums about one sample of each channel: no cancellation where the mean is large.
+    // Sums about one sample of each channel: no cancellation where the mean is
+    // large.
     for (int64_t c = 0; c < work.channels; ++c)
-      center[c] = x[g.channels.offset(0, c / g.view.width) + c % g.view.width];
+      center[c] = widened(x[g.channels.offset(0, c / g.view.width) + c % g.view.width]);
     std::fill(factor, factor + work.channels, T{0});
     std::fill(offset, offset + work.channels, T{0});
     work.sums.template run<T>([x = x, center](int64_t i, int64_t c) {
-      T d = x[i] - center[c];
+      T d = widened(x[i]) - center[c];
       return std::pair<T, T>(d, d * d);
     });
     for (int64_t n = 0; n < g.view.batch; ++n) {
       for (int64_t group = 0; group < g.groups; ++group) give_group(n, group * g.size);
     }
-    for_each_channel_element(
-        g.channels, [=, x = x, y = y](int64_t i, int64_t c) { y[i] = (x[i] - center[c]) * factor[c] + offset[c]; });
+    for_each_channel_element(g.channels, [=, x = x, y = y](int64_t i, int64_t c) {
+      y[i] = narrowed<S>((widened(x[i]) - center[c]) * factor[c] + offset[c]);
+    });
     if (saved) std::copy(center, center + work.channels, saved);
   }
 
-  // Means and squares of the channels joined: M2 = sum M2_c + spatial (mean_c - mean)^2
+  // Means and squares of the channels joined: M2 = sum M2_c + spatial (mean_c -
+  // mean)^2
   void give_group(int64_t n, int64_t first) {
     auto spatial = static_cast<double>(g.view.spatial);
     double mean = 0, squares = 0;
@@ -134,36 +143,44 @@ struct GroupNormalization {
   }
 };
 
-template <class T>
+template <class S>
 Kernel prepare_forward(const Node& node, const Binding& binding) {
+  using T = Widened<S>;
   check_vector(node, node.inputs[2], 2);
   Groups g = groups_of(node);
   auto saved = saved_index(node);
-  return GroupNormalization<T>{g,
+  return GroupNormalization<S>{g,
                                workplace_of<T>(g, binding),
-                               binding.in<T>(0),
+                               binding.in<S>(0),
                                binding.in<T>(1),
                                binding.in<T>(2),
-                               binding.out<T>(0),
+                               binding.out<S>(0),
                                saved ? binding.out<T>(*saved) : nullptr};
 }
 
-// (x, scale, dy, saved) -> dx, dscale, dbias; h = (x - mean)/sigma, g = dy scale[c]
-//   dx = (g - mean(g) - h mean(g h)) / sigma over each group,  dscale = sum dy h,  dbias = sum dy
-template <class T>
+// (x, scale, dy, saved) -> dx, dscale, dbias; h = (x - mean)/sigma, g = dy
+// scale[c]
+//   dx = (g - mean(g) - h mean(g h)) / sigma over each group,  dscale = sum dy
+//   h,  dbias = sum dy
+template <class S>
 struct GroupNormalizationGrad {
+  using T = Widened<S>;
   Groups g;
   Workplace<T> work;
-  const T *x, *scale, *dy, *saved;
-  T *dx, *dscale, *dbias;
+  const S *x, *dy;
+  const T *scale, *saved;
+  S* dx;
+  T *dscale, *dbias;
 
   void operator()(Stream&) {
     if (dscale) std::fill(dscale, dscale + g.view.channels, T{0});
     if (dbias) std::fill(dbias, dbias + g.view.channels, T{0});
     if (g.channels.storage_count() == 0) return;
     const T* center = saved;
-    work.sums.template run<T>(
-        [x = x, dy = dy, center](int64_t i, int64_t c) { return std::pair<T, T>(dy[i], dy[i] * (x[i] - center[c])); });
+    work.sums.template run<T>([x = x, dy = dy, center](int64_t i, int64_t c) {
+      T gradient = widened(dy[i]);
+      return std::pair<T, T>(gradient, gradient * (widened(x[i]) - center[c]));
+    });
     T *slope = work.vector(0), *slope_x = work.vector(1), *offset = work.vector(2);
     std::fill(slope, slope + 3 * work.channels, T{0});
     for (int64_t n = 0; n < g.view.batch; ++n) {
@@ -171,7 +188,7 @@ struct GroupNormalizationGrad {
     }
     if (!dx) return;
     for_each_channel_element(g.channels, [=, x = x, dy = dy, dx = dx](int64_t i, int64_t c) {
-      dx[i] = dy[i] * slope[c] + (x[i] - center[c]) * slope_x[c] + offset[c];
+      dx[i] = narrowed<S>(widened(dy[i]) * slope[c] + (widened(x[i]) - center[c]) * slope_x[c] + offset[c]);
     });
   }
 
@@ -194,16 +211,17 @@ struct GroupNormalizationGrad {
   }
 };
 
-template <class T>
+template <class S>
 Kernel prepare_grad(const Node& node, const Binding& binding) {
+  using T = Widened<S>;
   Groups g = groups_of(node);
-  return GroupNormalizationGrad<T>{g,
+  return GroupNormalizationGrad<S>{g,
                                    workplace_of<T>(g, binding),
-                                   binding.in<T>(0),
+                                   binding.in<S>(0),
+                                   binding.in<S>(2),
                                    binding.in<T>(1),
-                                   binding.in<T>(2),
                                    binding.in<T>(3),
-                                   binding.out<T>(0),
+                                   binding.out<S>(0),
                                    binding.out<T>(1),
                                    binding.out<T>(2)};
 }
@@ -235,7 +253,8 @@ Vals differentiate_groups(Gradient& g) {
                      {{"num_groups", groups}, {"epsilon", node.real("epsilon", 1e-5)}});
 }
 
-// x of the backward kernel must lie as it did forward: the saved statistics are in that order.
+// x of the backward kernel must lie as it did forward: the saved statistics are
+// in that order.
 std::vector<Candidate> propose_grad(const Node& node) {
   const Layout& layout = node.inputs[3]->producer->inputs[0]->layout;
   Candidate candidate = propose_plain(node)[0];
@@ -244,32 +263,48 @@ std::vector<Candidate> propose_grad(const Node& node) {
   return {candidate};
 }
 
-template <class T>
+template <class S>
 KernelFunctions forward_kernel() {
-  return {propose_channelwise, settle_groups, prepare_forward<T>};
+  return {propose_channelwise, settle_groups, prepare_forward<S>};
 }
-template <class T>
+template <class S>
 KernelFunctions grad_kernel() {
-  return {propose_grad, settle_groups, prepare_grad<T>};
+  return {propose_grad, settle_groups, prepare_grad<S>};
+}
+
+std::optional<MixedPrecision> mix_forward(const Node&) {
+  if (!has_bfloat16()) return std::nullopt;
+  return MixedPrecision{.inputs = 1, .outputs = 1};
+}
+std::optional<MixedPrecision> mix_grad(const Node&) {
+  if (!has_bfloat16()) return std::nullopt;
+  return MixedPrecision{.inputs = 5, .outputs = 1};  // x and dy, dx
 }
 
 }  // namespace
 
 std::vector<Op> group_normalization_ops() {
-  std::vector<KernelEntry> forward = {{DTypes::f32, forward_kernel<float>()}, {DTypes::f64, forward_kernel<double>()}};
+  std::vector<KernelEntry> forward = {{DTypes::f32, forward_kernel<float>()},
+                                      {DTypes::f64, forward_kernel<double>()},
+                                      {DTypes::bf16, forward_kernel<BFloat16>()}};
   return {{.type = "GroupNormalization",
            .infer = infer_forward,
            .cpu = forward,
            .differentiate = differentiate_groups,
+           .mixed_precision = mix_forward,
            .parameter_slots = {1, 2}},
           {.type = "InstanceNormalization",
            .cpu = forward,
            .differentiate = differentiate_groups,
+           .mixed_precision = mix_forward,
            .parameter_slots = {1, 2}},
           {.type = "GroupNormalizationGrad",
            .domain = "graft",
            .infer = infer_grad,
-           .cpu = {{DTypes::f32, grad_kernel<float>()}, {DTypes::f64, grad_kernel<double>()}}}};
+           .cpu = {{DTypes::f32, grad_kernel<float>()},
+                   {DTypes::f64, grad_kernel<double>()},
+                   {DTypes::bf16, grad_kernel<BFloat16>()}},
+           .mixed_precision = mix_grad}};
 }
 
 }  // namespace graft

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "runtime/device/device.h"
 #include "tests/support/check_op.h"
 
 namespace graft::test {
@@ -33,6 +34,21 @@ TEST(GroupNormalization, OtherLayouts) {
         "(float[2,20,3,5] x, float[20] s, float[20] b) => (y) { y = GroupNormalization<num_groups = 4>(x, s, b) }",
         tag);
     check_layout("(float[2,19,3,5] x, float[19] s, float[19] b) => (y) { y = InstanceNormalization(x, s, b) }", tag);
+  }
+}
+
+TEST(GroupNormalization, MixedPrecision) {
+  if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
+  constexpr double tolerance = 8e-3;  // half of the last of 8 bits, of numbers up to 4
+  const std::string group =
+      "(float[2,20,3,5] x, float[20] s, float[20] b) => (y) { y = GroupNormalization<num_groups = "
+      "4>(x, s, b) }";
+  const std::string instance =
+      "(float[2,19,3,5] x, float[19] s, float[19] b) => (y) { y = InstanceNormalization"
+      "(x, s, b) }";
+  for (const std::string& text : {group, instance}) {
+    for (const char* tag : {"any", "nChw16c", "nhwc"}) check_mixed(text, tag, 0, {}, tolerance);
+    check_mixed_gradients(text, {}, {}, 4e-3);
   }
 }
 
