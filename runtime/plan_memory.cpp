@@ -224,12 +224,13 @@ class Planner {
 }  // namespace
 
 MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements) {
-  MemoryPlan plan = Planner(graph, settlements).run();
-  if (plan.peak_bytes() > physical_memory()) {
-    throw DeviceError("the plan needs ", plan.peak_bytes() >> 20, " MiB, this machine has ", physical_memory() >> 20,
-                      " MiB: use a smaller batch or train fewer parameters");
-  }
-  return plan;
+  return Planner(graph, settlements).run();
+}
+
+void require_memory(int64_t peak_bytes) {
+  if (peak_bytes <= physical_memory()) return;
+  throw DeviceError("the plan needs ", peak_bytes >> 20, " MiB, this machine has ", physical_memory() >> 20,
+                    " MiB: use a smaller batch or train fewer parameters");
 }
 
 }  // namespace graft

@@ -37,8 +37,9 @@ using Settlements = std::unordered_map<const Node*, Settlement>;
 Settlements settle(const Graph& graph);
 
 // Assigns offsets by liveness; results take over the bytes of dying operands where kernels allow it.
-// DeviceError when the peak does not fit the machine's memory.
 MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements);
+// DeviceError when so much does not fit the machine's memory.
+void require_memory(int64_t peak_bytes);
 
 struct Counters {
   int64_t steps = 0;

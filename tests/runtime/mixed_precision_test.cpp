@@ -64,7 +64,9 @@ TEST_P(MixedPrecision, KeepsStatesAndOutputsInFloat32) {
   const Graph& graph = programs.step->graph();
   for (const auto& state : graph.states) EXPECT_NE(state.in->dtype, DType::bf16) << state.in->name;
   for (const Value* output : graph.outputs) EXPECT_NE(output->dtype, DType::bf16) << output->name;
-  if (has_bfloat16()) EXPECT_GT(session.mixed_nodes().low, 0);
+  if (has_bfloat16()) {
+    EXPECT_GT(session.mixed_nodes().low, 0);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Of, MixedPrecision, testing::ValuesIn(test::built()),
