@@ -10,14 +10,17 @@ Recomputed fit_memory(Graph& graph, const MemoryOptions& options) {
     int64_t peak = plan_memory(graph, settlements).peak_bytes();
     return {.peak_before = peak, .peak_after = peak, .flops = flops(graph)};
   }
-  auto planned_peak = [&](const Graph& trial, const Origins& origins) {
+  auto plan = [&](const Graph& trial, const Origins& origins) {
     Settlements copies;
     for (const auto& node : trial.nodes()) copies.emplace(node.get(), settlements.at(origins.at(node.get())));
-    return plan_memory(trial, copies).peak_bytes();
+    MemoryPlan planned = plan_memory(trial, copies);
+    PlannedBytes bytes{planned.peak_bytes(), std::move(planned.in_use)};
+    for (int64_t& some : bytes.in_use) some += bytes.peak - planned.arena_bytes;
+    return bytes;
   };
   const bool smallest = options.recompute == Recompute::all;
   const int64_t limit = options.limit > 0 ? options.limit : physical_memory();
-  return recompute(graph, settlements, smallest ? 0 : limit, planned_peak);
+  return recompute(graph, settlements, smallest ? 0 : limit, plan);
 }
 
 int64_t largest_batch(int64_t too_many, const std::function<bool(int64_t batch)>& fits) {

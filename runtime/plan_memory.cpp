@@ -1,6 +1,7 @@
 // The memory plan: liveness over the order of the graph, results in the bytes of dying operands, and offsets by
 // greedy-by-size placement (Pisarchyk & Lee, "Efficient memory management for deep neural net inference", 2020).
 #include <algorithm>
+#include <numeric>
 #include <unordered_set>
 
 #include "runtime/program.h"
@@ -36,6 +37,7 @@ class Planner {
     for (const auto& node : graph_.nodes()) place_results(*node);
     extend_lives();
     keep_old_states();
+    count_use();
     assign_offsets();
     resolve();
     return std::move(plan_);
@@ -168,6 +170,17 @@ class Planner {
       output_blocks_[output] = blocks_.size();
       blocks_.push_back({end_, end_, bytes_of(*output)});
     }
+  }
+
+  void count_use() {
+    std::vector<int64_t> change(static_cast<size_t>(end_) + 2);
+    for (const Block& block : blocks_) {
+      change[static_cast<size_t>(block.first)] += block.bytes;
+      change[static_cast<size_t>(block.last) + 1] -= block.bytes;
+    }
+    std::partial_sum(change.begin(), change.end(), change.begin());
+    change.resize(static_cast<size_t>(end_));
+    plan_.in_use = std::move(change);
   }
 
   // Largest first, each at the lowest offset that is free throughout its life.

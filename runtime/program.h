@@ -23,6 +23,7 @@ struct MemoryPlan {
   std::vector<Place> outputs;
   std::unordered_map<const Node*, int64_t> scratch;     // arena offset
   std::vector<std::pair<Value*, Value*>> state_copies;  // {out, in} that could not share bytes: copied after the step
+  std::vector<int64_t> in_use;                          // bytes of the arena while each node runs, in their order
   int64_t arena_bytes = 0;
   int64_t prologue_bytes = 0;
   int64_t constant_bytes = 0;

@@ -1,11 +1,10 @@
-// What to compute again is found in two stages. For a bound on how much is computed again at a time (a segment, between
-// two values that are kept), nodes are taken in the order of their price. The memory plan itself then tells what each
-// bound comes to, and how much of the list is needed.
+// What to compute again is found on a model of the plan: how many bytes are in use while each node runs. Of all that
+// can run again, that is taken first which lowers what exceeds the limit most for its price; what is computed again from
+// too far back takes as much as it frees, and is not. The plan itself then says what the choice comes to.
 #include "graph/passes/recompute.h"
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
+#include <queue>
 #include <unordered_set>
 
 #include "graph/flops.h"
@@ -129,9 +128,9 @@ class Copier {
 struct Bytes {
   size_t producer = 0;
   int64_t size = 0;
-  bool kept = false;         // whatever is chosen
-  bool read_late = false;    // by backward or the optimiser
-  std::vector<size_t> into;  // nodes of forward that read it
+  bool kept = false;       // whatever is chosen
+  size_t last_early = 0;   // node of forward that reads it
+  size_t last_late = 0;    // node behind forward that does; 0 for none
 };
 
 struct Work {
@@ -140,6 +139,12 @@ struct Work {
   double price = 0;            // of running again, in bytes that memory moves in the time
   std::vector<size_t> reads;   // bytes that other nodes of forward computed
   std::vector<size_t> writes;  // bytes
+};
+
+// What a node behind forward reads of it.
+struct LateReads {
+  size_t node = 0;
+  Indices bytes;
 };
 
 // Forward as the search sees it: nodes, and the bytes that lie between them. Views have none of their own.
@@ -156,7 +161,7 @@ class Forward {
     for (const Node* node : nodes_) hints_.insert(node->forward);
     const std::vector<Time> times = times_of(graph);
     for (size_t i = 0; i < nodes_.size(); ++i) {
-      if (times[i] == Time::late) read_late(*nodes_[i]);
+      if (times[i] == Time::late) read_late(i);
       if (times[i] == Time::early) add(i, settlements.at(nodes_[i]));
     }
     for (Work& work : works_) work.can_run_again = work.can_run_again && stays(work);
@@ -165,6 +170,7 @@ class Forward {
   const std::vector<Node*>& nodes() const { return nodes_; }
   const std::vector<Work>& works() const { return works_; }
   const std::vector<Bytes>& bytes() const { return bytes_; }
+  const std::vector<LateReads>& late() const { return late_; }
 
   // All nodes with which a choice runs again: views go along with what they show.
   std::vector<bool> with_views(const std::vector<bool>& chosen) const {
@@ -180,7 +186,7 @@ class Forward {
   // were chosen with a look at one of forward want that.
   bool stays(const Work& work) const {
     return !hints_.count(work.node) || std::any_of(work.writes.begin(), work.writes.end(), [&](size_t b) {
-      return bytes_[b].kept || !bytes_[b].into.empty();
+      return bytes_[b].kept || bytes_[b].last_early > bytes_[b].producer;
     });
   }
 
@@ -211,7 +217,7 @@ class Forward {
       if (found == number_.end()) continue;
       if (std::find(work.reads.begin(), work.reads.end(), found->second) != work.reads.end()) continue;
       work.reads.push_back(found->second);
-      bytes_[found->second].into.push_back(at);
+      bytes_[found->second].last_early = at;
     }
     work.node = &node;
     work.can_run_again = leaves_states(node);
@@ -228,7 +234,7 @@ class Forward {
         moved += size_of_bytes(*output);
         number_[output] = bytes_.size();
         work.writes.push_back(bytes_.size());
-        bytes_.push_back({at, size_of_bytes(*output)});
+        bytes_.push_back({.producer = at, .size = size_of_bytes(*output), .last_early = at});
       }
       Bytes& place = bytes_[number_.at(output)];
       place.kept = place.kept || kept_.count(output);
@@ -238,11 +244,15 @@ class Forward {
     work.price = static_cast<double>(moved) + flops(node) / flops_a_byte;
   }
 
-  void read_late(const Node& node) {
-    for (const Value* input : node.inputs) {
+  void read_late(size_t at) {
+    LateReads reads{at, {}};
+    for (const Value* input : nodes_[at]->inputs) {
       auto found = input ? number_.find(input) : number_.end();
-      if (found != number_.end()) bytes_[found->second].read_late = true;
+      if (found == number_.end()) continue;
+      bytes_[found->second].last_late = at;
+      reads.bytes.push_back(found->second);
     }
+    if (!reads.bytes.empty()) late_.push_back(std::move(reads));
   }
 
   static const Value* shown_by(const Node& node, const Settlement& settlement, size_t output) {
@@ -264,6 +274,7 @@ class Forward {
   std::vector<Work> works_;
   std::vector<std::optional<size_t>> view_of_;  // the node whose bytes a view shows
   std::vector<Bytes> bytes_;
+  std::vector<LateReads> late_;
   std::unordered_map<const Value*, size_t> number_;  // of the bytes in which a value lies
 };
 
@@ -273,22 +284,89 @@ struct Item {
   double price = 0;
 };
 
-// Takes nodes in the order of their price for a byte, as long as no segment of what depends on one another gives more
-// than `bound` bytes.
-class Greedy {
+// The bytes in use for a choice, and how far they exceed a target, summed over the nodes of a step.
+class Model {
  public:
-  Greedy(const Forward& forward, int64_t bound)
-      : forward_(forward),
-        bound_(bound),
-        chosen_(forward.nodes().size()),
-        segment_(forward.nodes().size()),
-        segment_bytes_(forward.nodes().size()) {
-    std::iota(segment_.begin(), segment_.end(), size_t{0});
-    for (const Bytes& bytes : forward.bytes()) saved_.push_back(bytes.read_late);
+  Model(const Forward& forward, std::vector<int64_t> in_use) : forward_(forward), in_use_(std::move(in_use)) {}
+
+  double excess(const std::vector<bool>& chosen, int64_t target) {
+    follow(chosen);
+    std::vector<int64_t> change(in_use_.size() + 1);
+    auto add = [&](size_t first, size_t last, int64_t size) {  // [first, last)
+      change[first] += size;
+      change[last] -= size;
+    };
+    for (size_t b = 0; b < forward_.bytes().size(); ++b) {
+      const Bytes& bytes = forward_.bytes()[b];
+      if (bytes.kept) continue;
+      add(std::max(bytes.last_early, bytes.last_late) + 1, last_[b] + 1, bytes.size);
+      if (again_[b].last > 0) add(again_[b].first, again_[b].last + 1, bytes.size);
+    }
+    double sum = 0;
+    int64_t now = 0;
+    for (size_t i = 0; i < in_use_.size(); ++i) {
+      now += change[i];
+      sum += static_cast<double>(std::max<int64_t>(in_use_[i] + now - target, 0));
+    }
+    return sum;
+  }
+
+  // Of the choice that was looked at last: whether bytes are kept for backward.
+  bool is_saved(size_t b) const {
+    const Bytes& bytes = forward_.bytes()[b];
+    return bytes.kept || last_[b] > bytes.last_early;
+  }
+
+ private:
+  // Copies run right before the first node that reads them.
+  void follow(const std::vector<bool>& chosen) {
+    const auto& bytes = forward_.bytes();
+    last_.resize(bytes.size());
+    for (size_t b = 0; b < bytes.size(); ++b) last_[b] = bytes[b].last_early;
+    again_.assign(bytes.size(), {});
+    done_.assign(chosen.size(), false);
+    Indices pending;
+    for (const LateReads& reads : forward_.late()) {
+      auto read = [&](size_t b) {
+        size_t from = bytes[b].producer;
+        if (!chosen[from]) {
+          last_[b] = std::max(last_[b], reads.node);
+          return;
+        }
+        if (!done_[from]) pending.push_back(from);
+        done_[from] = true;
+        again_[b].last = reads.node;
+        if (again_[b].first == 0) again_[b].first = reads.node;
+      };
+      for (size_t b : reads.bytes) read(b);
+      while (!pending.empty()) {
+        const Work& work = forward_.works()[pending.back()];
+        pending.pop_back();
+        for (size_t b : work.reads) read(b);
+      }
+    }
+  }
+
+  struct Life {
+    size_t first = 0, last = 0;
+  };
+  const Forward& forward_;
+  std::vector<int64_t> in_use_;  // where nothing is computed again
+  Indices last_;                 // node that reads bytes of forward
+  std::vector<Life> again_;      // of bytes that are computed again
+  std::vector<bool> done_;       // nodes
+};
+
+// Takes what lowers the excess most for its price until there is none.
+class Climb {
+ public:
+  Climb(const Forward& forward, Model& model, std::vector<Item> items, int64_t target)
+      : forward_(forward), model_(model), items_(std::move(items)), target_(target), chosen_(forward.nodes().size()) {
+    for (const Item& item : items_) mark(item, true);
   }
 
   std::vector<Item> run() {
-    constexpr int most_rounds = 12;
+    constexpr int most_rounds = 6;
     for (int round = 0; round < most_rounds && take_round(); ++round) continue;
     return std::move(items_);
   }
@@ -296,124 +374,86 @@ class Greedy {
  private:
   struct Offer {
     Item item;
-    Indices saves;  // bytes that it reads, and that nobody kept so far
-    int64_t freed = 0, net = 0;
-    // Prices within a factor of two are alike, so that segments grow along the network.
-    int grade() const { return static_cast<int>(std::floor(std::log2(static_cast<double>(net) / item.price))); }
+    double worth = 0;
   };
 
+  void mark(const Item& item, bool chosen) {
+    for (size_t node : item.nodes) chosen_[node] = chosen;
+  }
+
+  // What was worth less than another is hardly worth more behind it: offers are made again only when it is their turn.
   bool take_round() {
-    std::vector<std::pair<int, size_t>> order;
-    for (size_t i = 0; i < chosen_.size(); ++i) {
-      if (auto offer = best_offer(i)) order.emplace_back(-offer->grade(), i);
+    double excess = model_.excess(chosen_, target_);
+    std::priority_queue<std::pair<double, size_t>> queue;
+    for (size_t i = 0; i < chosen_.size() && excess > 0; ++i) {
+      Offer offer = best_offer(i, excess);
+      if (offer.worth > 0) queue.emplace(offer.worth, i);
     }
-    std::sort(order.begin(), order.end());
     bool taken = false;
-    for (auto [grade, node] : order) {
-      auto offer = best_offer(node);
-      if (!offer || -offer->grade() > grade || !fits(*offer)) continue;
-      take(*offer);
+    while (!queue.empty() && excess > 0) {
+      size_t node = queue.top().second;
+      queue.pop();
+      Offer offer = best_offer(node, excess);
+      if (!(offer.worth > 0)) continue;
+      if (!queue.empty() && offer.worth < queue.top().first) {
+        queue.emplace(offer.worth, node);
+        continue;
+      }
+      mark(offer.item, true);
+      items_.push_back(std::move(offer.item));
+      excess = model_.excess(chosen_, target_);
       taken = true;
     }
-    return taken;
+    return taken && excess > 0;
   }
 
   // What a node reads is kept for it, or computed again too.
-  std::optional<Offer> best_offer(size_t node) const {
-    if (chosen_[node] || !forward_.works()[node].can_run_again) return std::nullopt;
-    const Indices& writes = forward_.works()[node].writes;
-    if (std::none_of(writes.begin(), writes.end(), [&](size_t b) { return saved_[b]; })) return std::nullopt;
-    Offer shallow = offer_of(node, false), deep = offer_of(node, true);
-    auto worth = [](const Offer& o) { return static_cast<double>(o.net) / o.item.price; };
-    Offer& best = worth(deep) > worth(shallow) ? deep : shallow;
-    if (best.net <= 0) return std::nullopt;
-    return std::move(best);
+  Offer best_offer(size_t node, double excess) {
+    const Work& work = forward_.works()[node];
+    bool serves = std::any_of(work.writes.begin(), work.writes.end(),
+                              [&](size_t b) { return !forward_.bytes()[b].kept && forward_.bytes()[b].last_late > 0; });
+    if (chosen_[node] || !work.can_run_again || !serves) return {};
+    Offer best;
+    for (bool deep : {false, true}) {
+      Item item = item_of(node, deep);
+      if (deep && item.nodes.size() == 1) break;
+      mark(item, true);
+      double worth = (excess - model_.excess(chosen_, target_)) / item.price;
+      mark(item, false);
+      if (worth > best.worth) best = {std::move(item), worth};
+    }
+    return best;
   }
 
-  Offer offer_of(size_t node, bool deep) const {
-    Offer offer;
-    offer.item.nodes.push_back(node);
-    auto is_in = [](const Indices& list, size_t i) { return std::find(list.begin(), list.end(), i) != list.end(); };
-    for (size_t at = 0; at < offer.item.nodes.size(); ++at) {
-      const Work& work = forward_.works()[offer.item.nodes[at]];
-      offer.item.price += work.price;
-      for (size_t b : work.writes) offer.freed += saved_[b] && !forward_.bytes()[b].kept ? forward_.bytes()[b].size : 0;
+  Item item_of(size_t node, bool deep) {
+    Item item{{node}, 0};
+    if (deep) model_.excess(chosen_, target_);
+    for (size_t at = 0; at < item.nodes.size(); ++at) {
+      const Work& work = forward_.works()[item.nodes[at]];
+      item.price += work.price;
+      if (!deep) break;
       for (size_t b : work.reads) {
-        const Bytes& bytes = forward_.bytes()[b];
-        if (saved_[b] || bytes.kept || chosen_[bytes.producer] || is_in(offer.item.nodes, bytes.producer)) continue;
-        if (deep && forward_.works()[bytes.producer].can_run_again) offer.item.nodes.push_back(bytes.producer);
-        else if (!is_in(offer.saves, b)) offer.saves.push_back(b);
+        size_t from = forward_.bytes()[b].producer;
+        bool known = chosen_[from] || std::find(item.nodes.begin(), item.nodes.end(), from) != item.nodes.end();
+        if (!known && !model_.is_saved(b) && forward_.works()[from].can_run_again) item.nodes.push_back(from);
       }
     }
-    offer.net = offer.freed;
-    for (size_t b : offer.saves) offer.net -= forward_.bytes()[b].size;
-    return offer;
-  }
-
-  size_t segment_of(size_t node) const {
-    while (segment_[node] != node) node = segment_[node];
-    return node;
-  }
-
-  // Segments that an offer would join.
-  Indices neighbours(const Offer& offer) const {
-    Indices found;
-    auto add = [&](size_t node) {
-      size_t segment = segment_of(node);
-      if (chosen_[node] && std::find(found.begin(), found.end(), segment) == found.end()) found.push_back(segment);
-    };
-    for (size_t node : offer.item.nodes) {
-      for (size_t b : forward_.works()[node].reads) add(forward_.bytes()[b].producer);
-      for (size_t b : forward_.works()[node].writes) {
-        for (size_t reader : forward_.bytes()[b].into) add(reader);
-      }
-    }
-    return found;
-  }
-
-  // Bytes that are computed again alone are there when they are read, and no longer.
-  bool fits(const Offer& offer) const {
-    Indices joined = neighbours(offer);
-    int64_t bytes = offer.freed;
-    for (size_t segment : joined) bytes += segment_bytes_[segment];
-    return joined.empty() || bytes <= bound_;
-  }
-
-  void take(const Offer& offer) {
-    size_t segment = offer.item.nodes[0];
-    int64_t bytes = offer.freed;
-    for (size_t joined : neighbours(offer)) {
-      bytes += segment_bytes_[joined];
-      segment_[joined] = segment;
-    }
-    for (size_t node : offer.item.nodes) {
-      chosen_[node] = true;
-      segment_[node] = segment;
-      for (size_t b : forward_.works()[node].writes) saved_[b] = false;
-    }
-    for (size_t b : offer.saves) saved_[b] = true;
-    segment_bytes_[segment] = bytes;
-    items_.push_back(offer.item);
+    return item;
   }
 
   const Forward& forward_;
-  int64_t bound_;
-  std::vector<bool> chosen_;
-  std::vector<bool> saved_;  // by bytes: kept for backward, or for what is computed again
-  Indices segment_;          // of each chosen node the next one on the way to that which stands for its segment
-  std::vector<int64_t> segment_bytes_;
+  Model& model_;
   std::vector<Item> items_;
+  int64_t target_;
+  std::vector<bool> chosen_;
 };
 
 // --- The search ---
 
 class Search {
  public:
-  Search(const Graph& graph, const std::unordered_map<const Node*, Settlement>& settlements,
-         const PlannedPeak& planned_peak)
-      : graph_(graph), planned_peak_(planned_peak), forward_(graph, settlements) {}
-
-  const Forward& forward() const { return forward_; }
+  Search(const Graph& graph, const std::unordered_map<const Node*, Settlement>& settlements, const PlanBytes& plan)
+      : graph_(graph), plan_(plan), forward_(graph, settlements), before_(planned({})), model_(forward_, before_.in_use) {}
 
   std::vector<bool> chosen(const std::vector<Item>& items) const {
     std::vector<bool> chosen(forward_.nodes().size());
@@ -423,96 +463,80 @@ class Search {
     return forward_.with_views(chosen);
   }
 
-  int64_t peak(const std::vector<Item>& items) const {
+  int64_t peak_before() const { return before_.peak; }
+  int64_t peak(const std::vector<Item>& items) const { return planned(items).peak; }
+
+  // The cheapest choice within `limit`; the smallest where there is none, or no limit.
+  std::vector<Item> run(int64_t limit) {
+    constexpr int most_tries = 6;
+    int64_t target = limit;
+    for (int i = 0; i < most_tries && target > 0; ++i) {  // the plan takes a little more than the model
+      std::vector<Item> items = Climb(forward_, model_, {}, target).run();
+      int64_t over = peak(items) - limit;
+      if (over <= 0) return thinned(std::move(items), limit);
+      target -= over + limit / 500;
+    }
+    auto [items, least] = smallest();
+    return thinned(std::move(items), std::max(least, limit));
+  }
+
+ private:
+  PlannedBytes planned(const std::vector<Item>& items) const {
     auto trial = graph_.clone();
     Origins origins;
     auto copy = trial->nodes().begin();
     for (const Node* node : forward_.nodes()) origins[(copy++)->get()] = node;
     for (auto [again, original] : Copier(*trial, chosen(items)).run()) origins[again] = origins.at(original);
-    return planned_peak_(*trial, origins);
+    return plan_(*trial, origins);
   }
 
-  // The cheapest choice within `limit`, or the smallest where there is none.
-  std::vector<Item> run(int64_t limit) const {
-    std::vector<Plan> plans = whole_plans();
-    auto smallest = std::min_element(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) {
-      return std::pair(a.peak, price(a.items)) < std::pair(b.peak, price(b.items));
-    });
-    limit = std::max(limit, smallest->peak);
-    const Plan* cheapest = nullptr;
-    for (Plan& plan : plans) {
-      if (plan.peak > limit) continue;
-      shorten(plan, limit);
-      if (!cheapest || price(plan.items) < price(cheapest->items)) cheapest = &plan;
+  // Lower and lower targets, each from what the one before took.
+  std::pair<std::vector<Item>, int64_t> smallest() {
+    constexpr int most_failures = 4;
+    constexpr double step = 0.96;
+    std::vector<Item> items, best;
+    int64_t least = before_.peak;
+    auto target = static_cast<double>(least);
+    for (int failures = 0; failures < most_failures; target *= step) {
+      size_t before = items.size();
+      items = Climb(forward_, model_, std::move(items), static_cast<int64_t>(target)).run();
+      int64_t bytes = items.size() > before ? peak(items) : least;
+      failures = bytes < least ? 0 : failures + 1;
+      if (bytes >= least) continue;
+      least = bytes;
+      best = items;
     }
-    return thinned(cheapest->items, limit);
-  }
-
- private:
-  struct Plan {
-    std::vector<Item> items;
-    int64_t peak = 0;
-  };
-
-  static double price(const std::vector<Item>& items) {
-    return std::accumulate(items.begin(), items.end(), 0.0, [](double sum, const Item& i) { return sum + i.price; });
-  }
-
-  // All that goes under several bounds.
-  std::vector<Plan> whole_plans() const {
-    constexpr int finest = 9;
-    int64_t all = 0;
-    for (const Bytes& bytes : forward_.bytes()) all += bytes.read_late ? bytes.size : 0;
-    std::vector<Plan> plans = {{{}, peak({})}};
-    for (int i = 0; i <= 2 * finest; ++i) {
-      std::vector<Item> items = Greedy(forward_, static_cast<int64_t>(static_cast<double>(all) / std::exp2(0.5 * i))).run();
-      bool known = std::any_of(plans.begin(), plans.end(), [&](const Plan& p) { return chosen(p.items) == chosen(items); });
-      if (known) continue;
-      int64_t bytes = peak(items);
-      plans.push_back({std::move(items), bytes});
-    }
-    return plans;
-  }
-
-  // Leaves as much off the end of the list as the limit allows.
-  void shorten(Plan& plan, int64_t limit) const {
-    size_t too_few = 0, enough = plan.items.size();
-    while (too_few + 1 < enough) {
-      size_t middle = (too_few + enough) / 2;
-      bool fits = peak({plan.items.begin(), plan.items.begin() + static_cast<std::ptrdiff_t>(middle)}) <= limit;
-      (fits ? enough : too_few) = middle;
-    }
-    plan.items.resize(enough);
+    return {best, least};
   }
 
   // Leaves out what can be kept after all, the dearest first.
   std::vector<Item> thinned(std::vector<Item> items, int64_t limit) const {
-    constexpr size_t most_trials = 40;
-    std::vector<double> prices;
-    for (const Item& item : items) prices.push_back(item.price);
-    std::sort(prices.rbegin(), prices.rend());
-    for (size_t i = 0; i < std::min(prices.size(), most_trials); ++i) {
-      auto dear = std::find_if(items.begin(), items.end(), [&](const Item& item) { return item.price == prices[i]; });
-      if (dear == items.end()) continue;
+    constexpr size_t most_trials = 32;
+    std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.price > b.price; });
+    size_t at = 0;
+    for (size_t trial = 0; trial < most_trials && at < items.size(); ++trial) {
       std::vector<Item> fewer = items;
-      fewer.erase(fewer.begin() + (dear - items.begin()));
+      fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(at));
       if (peak(fewer) <= limit) items = std::move(fewer);
+      else ++at;
     }
     return items;
   }
 
   const Graph& graph_;
-  const PlannedPeak& planned_peak_;
+  const PlanBytes& plan_;
   Forward forward_;
+  PlannedBytes before_;
+  Model model_;
 };
 
 }  // namespace
 
 Recomputed recompute(Graph& graph, const std::unordered_map<const Node*, Settlement>& settlements, int64_t limit,
-                     const PlannedPeak& planned_peak) {
-  Search search(graph, settlements, planned_peak);
-  Recomputed found{.flops = flops(graph)};
-  found.peak_before = found.peak_after = search.peak({});
+                     const PlanBytes& plan) {
+  Search search(graph, settlements, plan);
+  Recomputed found{
+      .peak_before = search.peak_before(), .peak_after = search.peak_before(), .flops = flops(graph)};
   if (limit > 0 && found.peak_before <= limit) return found;
   std::vector<Item> items = search.run(limit);
   found.peak_after = search.peak(items);

@@ -22,9 +22,14 @@ struct Recomputed {
   double more_flops = 0;
 };
 
-// The peak of the memory plan for a graph whose nodes work as those of another one, which `origins` names.
+// The memory plan of a graph whose nodes work as those of another one, which `origins` names: its peak, and the bytes
+// in use while each node runs, in their order.
+struct PlannedBytes {
+  int64_t peak = 0;
+  std::vector<int64_t> in_use;
+};
 using Origins = std::unordered_map<const Node*, const Node*>;
-using PlannedPeak = std::function<int64_t(const Graph& graph, const Origins& origins)>;
+using PlanBytes = std::function<PlannedBytes(const Graph& graph, const Origins& origins)>;
 
 // Copies nodes of forward into backward, as late as can be, until the plan of the step fits into `limit` bytes; with a
 // limit of 0 until it is as small as it gets. What costs least for a byte comes first. Copies have the attributes, the
@@ -34,6 +39,6 @@ using PlannedPeak = std::function<int64_t(const Graph& graph, const Origins& ori
 // without them, and without the old ones. Where the limit cannot be kept, the graph stays as it is, and `peak_after` is
 // the smallest that was found.
 Recomputed recompute(Graph& graph, const std::unordered_map<const Node*, Settlement>& settlements, int64_t limit,
-                     const PlannedPeak& planned_peak);
+                     const PlanBytes& plan);
 
 }  // namespace graft
