@@ -191,9 +191,8 @@ void add_bench_step(CLI::App& bench) {
   add_model(verb, options->model);
   add_batch(verb, options->batch);
   add_dims(verb, options->dims);
-  config->settings.attach(
-      verb, {"output", "loss", "optimizer", "clip-norm", "freeze", "train", "batchnorm", "dtype", "device", "recompute",
-               "memory-limit", "disable"});
+  config->settings.attach(verb, {"output", "loss", "optimizer", "clip-norm", "freeze", "train", "batchnorm", "dtype",
+                                 "device", "recompute", "memory-limit", "disable"});
   add_seconds(verb, options->timing.seconds, "Time for timed steps, about");
   verb.add_option("--rounds", options->timing.rounds, "Timed steps at least (default 5)")
       ->check(CLI::Range(int64_t{1}, int64_t{100000}))

@@ -239,7 +239,8 @@ void write_parameters_text(fmt::memory_buffer& out, const Json& report) {
 }
 
 std::string cost_text(const Json& step, const char* bytes, const char* flops) {
-  return fmt::format("{:>10}B  {:>10}FLOP a step", scaled(step[bytes].get<double>(), 1024, {"", "Ki", "Mi", "Gi", "Ti"}),
+  return fmt::format("{:>10}B  {:>10}FLOP a step",
+                     scaled(step[bytes].get<double>(), 1024, {"", "Ki", "Mi", "Gi", "Ti"}),
                      scaled(step[flops].get<double>(), 1000, {"", "k", "M", "G", "T", "P"}));
 }
 
@@ -261,7 +262,8 @@ void write_training_text(fmt::memory_buffer& out, const Json& report) {
     if (step.contains("error")) fmt::format_to(at, "{}\n", blockers.empty() ? step["error"].get<std::string>() : "-");
     else fmt::format_to(at, "{}\n", cost_text(step, "planned_peak_bytes", "flops"));
     if (step.contains("smallest_flops"))
-      fmt::format_to(at, "  {:11} {} with --recompute all\n", "", cost_text(step, "smallest_peak_bytes", "smallest_flops"));
+      fmt::format_to(at, "  {:11} {} with --recompute all\n", "",
+                     cost_text(step, "smallest_peak_bytes", "smallest_flops"));
   }
 }
 

@@ -214,9 +214,9 @@ std::string to_text(const LengthBuckets& buckets) {
 std::string to_text(const MixedNodes& nodes) {
   std::string wide;
   for (const auto& [type, count] : nodes.wide) wide += fmt::format("{}{} {}", wide.empty() ? "" : ", ", count, type);
-  return fmt::format("bfloat16: {} nodes{}{}", nodes.low, wide.empty() ? "" : "; for want of a kernel in float32: ", wide);
+  return fmt::format("bfloat16: {} nodes{}{}", nodes.low,
+                     wide.empty() ? "" : "; for want of a kernel in float32: ", wide);
 }
-
 
 std::string to_text(const Recomputed& found) {
   constexpr double mb = 1 << 20, percent = 100;

@@ -236,9 +236,7 @@ class Planner {
 
 }  // namespace
 
-MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements) {
-  return Planner(graph, settlements).run();
-}
+MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements) { return Planner(graph, settlements).run(); }
 
 void require_memory(int64_t peak_bytes) {
   if (peak_bytes <= physical_memory()) return;

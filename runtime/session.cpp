@@ -396,8 +396,9 @@ void Session::refuse(const std::map<std::string, Dims>& dims, const TrainingOpti
   };
   const int64_t batch = dims.at(with_batch[0]).at(0);
   int64_t fitting = largest_batch(batch, [&](int64_t some) { return of_batch(some) <= memory.limit; });
-  throw UsageError(needs(batch, least), limit, fitting > 0 ? cat(", and the largest batch that fits is ", fitting)
-                                                           : cat(", and no batch fits: ", needs(1, of_batch(1))));
+  throw UsageError(needs(batch, least), limit,
+                   fitting > 0 ? cat(", and the largest batch that fits is ", fitting)
+                               : cat(", and no batch fits: ", needs(1, of_batch(1))));
 }
 
 Trainability Session::trainability(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
@@ -447,9 +448,8 @@ StepCost Session::training_cost(const std::map<std::string, Dims>& dims, const T
 
 std::string Session::text_after(const std::string& pass, const std::map<std::string, Dims>& dims,
                                 const TrainingOptions* options) {
-  const std::vector<std::string> passes = {"lift",      "classify",      "specialise", "decompose",
-                                           "recognise", "differentiate", "fuse",       "mix_precision",
-                                           "lay_out"};
+  const std::vector<std::string> passes = {"lift",          "classify", "specialise",    "decompose", "recognise",
+                                           "differentiate", "fuse",     "mix_precision", "lay_out"};
   if (std::find(passes.begin(), passes.end(), pass) == passes.end()) {
     std::string allowed;
     for (const auto& name : passes) allowed += (allowed.empty() ? "" : ", ") + name;

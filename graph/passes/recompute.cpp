@@ -1,6 +1,6 @@
 // What to compute again is found on a model of the plan: how many bytes are in use while each node runs. Of all that
-// can run again, that is taken first which lowers what exceeds the limit most for its price; what is computed again from
-// too far back takes as much as it frees, and is not. The plan itself then says what the choice comes to.
+// can run again, that is taken first which lowers what exceeds the limit most for its price; what is computed again
+// from too far back takes as much as it frees, and is not. The plan itself then says what the choice comes to.
 #include "graph/passes/recompute.h"
 
 #include <algorithm>
@@ -128,9 +128,9 @@ class Copier {
 struct Bytes {
   size_t producer = 0;
   int64_t size = 0;
-  bool kept = false;       // whatever is chosen
-  size_t last_early = 0;   // node of forward that reads it
-  size_t last_late = 0;    // node behind forward that does; 0 for none
+  bool kept = false;      // whatever is chosen
+  size_t last_early = 0;  // node of forward that reads it
+  size_t last_late = 0;   // node behind forward that does; 0 for none
 };
 
 struct Work {
@@ -367,7 +367,10 @@ class Climb {
 
   std::vector<Item> run() {
     constexpr int most_rounds = 6;
-    for (int round = 0; round < most_rounds && take_round(); ++round) continue;
+    for (int round = 0; round < most_rounds; ++round) {
+      bool taken = take_round(), dropped = drop_round();
+      if (!taken && !dropped) break;
+    }
     return std::move(items_);
   }
 
@@ -404,7 +407,25 @@ class Climb {
       excess = model_.excess(chosen_, target_);
       taken = true;
     }
-    return taken && excess > 0;
+    return taken;
+  }
+
+  // Keeps again what ends a chain that has become too long.
+  bool drop_round() {
+    double excess = model_.excess(chosen_, target_);
+    bool dropped = false;
+    for (size_t i = items_.size(); i-- > 0 && excess > 0;) {
+      mark(items_[i], false);
+      double without = model_.excess(chosen_, target_);
+      if (without < excess) {
+        excess = without;
+        items_.erase(items_.begin() + static_cast<std::ptrdiff_t>(i));
+        dropped = true;
+      } else {
+        mark(items_[i], true);
+      }
+    }
+    return dropped;
   }
 
   // What a node reads is kept for it, or computed again too.
@@ -453,7 +474,11 @@ class Climb {
 class Search {
  public:
   Search(const Graph& graph, const std::unordered_map<const Node*, Settlement>& settlements, const PlanBytes& plan)
-      : graph_(graph), plan_(plan), forward_(graph, settlements), before_(planned({})), model_(forward_, before_.in_use) {}
+      : graph_(graph),
+        plan_(plan),
+        forward_(graph, settlements),
+        before_(planned({})),
+        model_(forward_, before_.in_use) {}
 
   std::vector<bool> chosen(const std::vector<Item>& items) const {
     std::vector<bool> chosen(forward_.nodes().size());
@@ -498,9 +523,8 @@ class Search {
     int64_t least = before_.peak;
     auto target = static_cast<double>(least);
     for (int failures = 0; failures < most_failures; target *= step) {
-      size_t before = items.size();
       items = Climb(forward_, model_, std::move(items), static_cast<int64_t>(target)).run();
-      int64_t bytes = items.size() > before ? peak(items) : least;
+      int64_t bytes = peak(items);
       failures = bytes < least ? 0 : failures + 1;
       if (bytes >= least) continue;
       least = bytes;
@@ -535,8 +559,7 @@ class Search {
 Recomputed recompute(Graph& graph, const std::unordered_map<const Node*, Settlement>& settlements, int64_t limit,
                      const PlanBytes& plan) {
   Search search(graph, settlements, plan);
-  Recomputed found{
-      .peak_before = search.peak_before(), .peak_after = search.peak_before(), .flops = flops(graph)};
+  Recomputed found{.peak_before = search.peak_before(), .peak_after = search.peak_before(), .flops = flops(graph)};
   if (limit > 0 && found.peak_before <= limit) return found;
   std::vector<Item> items = search.run(limit);
   found.peak_after = search.peak(items);

@@ -35,8 +35,8 @@ std::unique_ptr<Graph> tower() {
   Value* on = g.add_constant(Tensor::of<bool>({}, {true}));
   Value* x = g.add_input("x", DType::f32, {-1, channels, 12, 11});
   for (int64_t i = 0; i < blocks; ++i) {
-    Value* h = call(g, "Conv", {x, weight(g, {channels, channels, 3, 3}, -0.2, 0.2)},
-                    {{"pads", std::vector<int64_t>(4, 1)}});
+    Value* h =
+        call(g, "Conv", {x, weight(g, {channels, channels, 3, 3}, -0.2, 0.2)}, {{"pads", std::vector<int64_t>(4, 1)}});
     h = call(g, "BatchNormalization",
              {h, weight(g, {channels}, 0.5, 1.5), weight(g, {channels}, -1, 1), weight(g, {channels}, -1, 1),
               weight(g, {channels}, 0.5, 1.5)});
@@ -85,8 +85,7 @@ class Training {
 
  private:
   Tensor x(int64_t i) const {
-    return recording_ ? recording_->row("steps/x", i)
-                      : random_tensor(DType::f32, network_.x, static_cast<unsigned>(i));
+    return recording_ ? recording_->row("steps/x", i) : random_tensor(DType::f32, network_.x, static_cast<unsigned>(i));
   }
   Tensor labels(int64_t i) const {
     return recording_ ? recording_->row("steps/y", i)
