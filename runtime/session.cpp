@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include "graph/logits.h"
@@ -382,12 +383,14 @@ void Session::refuse(const std::map<std::string, Dims>& dims, const TrainingOpti
   for (const Value* input : graph_->inputs) {
     if (input->ranked && !input->dims.empty() && input->dims[0] < 0) with_batch.push_back(input->name);
   }
-  auto mib = [](int64_t bytes) { return (bytes + (int64_t{1} << 20) - 1) >> 20; };
+  constexpr double mib = 1 << 20, tenths = 10;
+  auto up = [](int64_t bytes) { return std::ceil(static_cast<double>(bytes) / mib * tenths) / tenths; };
   const char* how = memory.recompute == Recompute::none ? "where nothing is computed again" : "at the very least";
   auto needs = [&](int64_t batch, int64_t bytes) {
-    return cat("a step ", batch > 0 ? cat("with a batch of ", batch, ' ') : "", "needs ", mib(bytes), " MiB ", how);
+    return cat("a step ", batch > 0 ? cat("with a batch of ", batch, ' ') : "", "needs ", up(bytes), " MiB ", how);
   };
-  const std::string limit = cat("; the memory limit is ", memory.limit >> 20, " MiB");
+  const std::string limit =
+      cat("; the memory limit is ", std::floor(static_cast<double>(memory.limit) / mib * tenths) / tenths, " MiB");
   if (with_batch.empty()) throw UsageError(needs(0, least), limit);
   auto of_batch = [&](int64_t batch) {
     auto some = dims;
