@@ -376,9 +376,6 @@ TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, cons
 // The batch is the first axis of the inputs, where the model leaves it open.
 void Session::refuse(const std::map<std::string, Dims>& dims, const TrainingOptions& options, int64_t least) {
   const MemoryOptions& memory = options.memory;
-  TrainingOptions smallest = options;
-  if (memory.recompute != Recompute::none) smallest.memory.recompute = Recompute::all;
-  smallest.memory.limit = 0;
   std::vector<std::string> with_batch;
   for (const Value* input : graph_->inputs) {
     if (input->ranked && !input->dims.empty() && input->dims[0] < 0) with_batch.push_back(input->name);
@@ -395,7 +392,7 @@ void Session::refuse(const std::map<std::string, Dims>& dims, const TrainingOpti
   auto of_batch = [&](int64_t batch) {
     auto some = dims;
     for (const auto& name : with_batch) some.at(name).at(0) = batch;
-    return training_cost(some, smallest).peak_bytes;
+    return training_cost(some, options).peak_bytes;
   };
   const int64_t batch = dims.at(with_batch[0]).at(0);
   int64_t fitting = largest_batch(batch, [&](int64_t some) { return of_batch(some) <= memory.limit; });
