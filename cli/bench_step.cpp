@@ -21,7 +21,8 @@ clock around each kernel. --trace writes one step for chrome://tracing or ui.per
 Keys of --json: model, batch, dims, machine (threads, gflops_f32, gflops_f64, memory_gb_per_s, cache_gb_per_s,
 cache_bytes, load), min_ms, median_ms, steps, samples_per_s, gflops, gb_per_s, limit_ms, share_of_limit, peak_rss_mb (of
 the process, from before compiling), resident_growth_mb (the same less what was resident before), planned_peak_mb,
-planned_growth_mb (the same less the parameters, which were there before), allocations and descriptors (made by the timed
+planned_growth_mb (the same less the parameters, which were there before), recomputed_values, unlimited_peak_mb (planned
+where nothing is computed again), more_flops (for what is, as a share of the others), allocations and descriptors (made by the timed
 steps), reorders, working_copies, kernels, compile_ms, operators (operator, direction, nodes, ms, gflops, gb_per_s,
 limit_ms, share_of_limit).)";
 
@@ -90,6 +91,7 @@ class BenchStep {
     Machine machine = measure();
     step_ = benchmark(session, training, machine.limits);
     mixed_ = session.mixed_nodes();
+    recomputed_ = session.recomputed();
     if (trace) {
       trace->write(trace_text(record_step(*step_.program)));
       trace->commit();
@@ -130,6 +132,9 @@ class BenchStep {
     json["resident_growth_mb"] = mb(growth());
     json["planned_peak_mb"] = mb(step_.planned_bytes);
     json["planned_growth_mb"] = mb(step_.planned_new_bytes);
+    json["recomputed_values"] = recomputed_.values;
+    json["unlimited_peak_mb"] = mb(recomputed_.peak_before);
+    json["more_flops"] = recomputed_.more_flops / std::max(recomputed_.flops, 1.0);
     json["allocations"] = step_.times.allocations;
     json["descriptors"] = step_.times.descriptors;
     json["reorders"] = step_.program->counters().reorders;
@@ -162,6 +167,7 @@ class BenchStep {
                    "{} descriptors in {} steps; compiled in {:.0f} ms\n\n",
                    counters.kernels, counters.reorders, counters.working_copies, step_.times.allocations,
                    step_.times.descriptors, step_.times.steps, step_.compile_seconds * 1e3);
+    if (recomputed_.nodes > 0) fmt::format_to(at, "{}\n\n", graft::to_text(recomputed_));
     if (config_.dtype == "bf16") fmt::format_to(at, "{}\n\n", graft::to_text(mixed_));
     fmt::format_to(at, "{}", graft::to_text(by_operator(step_.roofline, step_.times.node_seconds)));
     return fmt::to_string(out);
@@ -173,6 +179,7 @@ class BenchStep {
   int64_t samples_ = 0;
   StepBenchmark step_;
   MixedNodes mixed_;
+  Recomputed recomputed_;
 };
 
 }  // namespace
@@ -184,8 +191,8 @@ void add_bench_step(CLI::App& bench) {
   add_model(verb, options->model);
   add_batch(verb, options->batch);
   add_dims(verb, options->dims);
-  config->settings.attach(
-      verb, {"output", "loss", "optimizer", "clip-norm", "freeze", "train", "batchnorm", "dtype", "device", "disable"});
+  config->settings.attach(verb, {"output", "loss", "optimizer", "clip-norm", "freeze", "train", "batchnorm", "dtype",
+                                 "device", "recompute", "memory-limit", "disable"});
   add_seconds(verb, options->timing.seconds, "Time for timed steps, about");
   verb.add_option("--rounds", options->timing.rounds, "Timed steps at least (default 5)")
       ->check(CLI::Range(int64_t{1}, int64_t{100000}))

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 
 #include "graph/passes/passes.h"
@@ -137,6 +138,22 @@ std::map<std::string, int64_t> parse_dims(const std::vector<std::string>& texts)
     if (!dims.emplace(name, size).second) throw UsageError("--dim gives \"", name, "\" twice");
   }
   return dims;
+}
+
+int64_t parse_bytes(const std::string& flag, const std::string& text) {
+  constexpr std::string_view units = "KMGT";
+  constexpr double most = 1e18;
+  double number = 0;
+  const char* end = text.data() + text.size();
+  auto [stop, error] = std::from_chars(text.data(), end, number, std::chars_format::fixed);
+  std::string unit(error == std::errc() ? stop : end, end);
+  size_t power = unit.empty() ? 0 : units.find(unit[0]) + 1;  // 0 for none of them
+  bool known = unit.empty() || unit == "B" ||
+               (power > 0 && (unit.size() == 1 || unit.substr(1) == "B" || unit.substr(1) == "iB"));
+  double bytes = std::ldexp(number, 10 * static_cast<int>(power));
+  if (error != std::errc() || !known || !(bytes >= 1 && bytes <= most))
+    throw UsageError(flag, " wants a size such as 500M, 1.5G or 2GiB, got \"", text, '"');
+  return static_cast<int64_t>(bytes);
 }
 
 std::vector<FreeDim> free_dims(const Graph& graph) {

@@ -35,6 +35,9 @@ void add_disable(CLI::App& verb, std::vector<std::string>& names);
 // Its lines in the help of a verb.
 std::string disable_help();
 
+// "500M", "1.5G", "2GiB": units are powers of 1024, and bytes where there is none. UsageError for all else.
+int64_t parse_bytes(const std::string& flag, const std::string& text);
+
 // UsageError with the nearest names unless `value` is one of `allowed`.
 void require_choice(const std::string& flag, const std::string& value, const std::vector<std::string>& allowed);
 // `"a", "b"`: the names nearest to `wanted`, for messages.

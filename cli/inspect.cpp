@@ -25,7 +25,8 @@ lay_out.
 Keys of --json: model, ir_version, opsets, producer, graph, metadata, operators, functions, inputs and outputs (name,
 dtype, dims: numbers, names or null), free_dims (name, of), parameters (name, dtype, dims, count, kind, trainable,
 selected), totals (tensors, tensor_bytes, parameters, trainable, selected: elements), blockers (operator, node,
-reason), without_gradient, assumed_dims, training_steps (batch, planned_peak_bytes, flops; or error).)";
+reason), without_gradient, assumed_dims, training_steps (batch, planned_peak_bytes, flops, and for a given --batch
+smallest_peak_bytes and smallest_flops, those of --recompute all; or error).)";
 
 struct InspectOptions {
   std::string model, after, mode = "train", dtype = "f32";
@@ -182,7 +183,14 @@ class SessionReport {
   Json cost_of_step(int64_t batch) const {
     try {
       StepCost cost = session_.training_cost(input_dims(batch), training_);
-      return {{"batch", batch}, {"planned_peak_bytes", cost.peak_bytes}, {"flops", cost.flops}};
+      Json step{{"batch", batch}, {"planned_peak_bytes", cost.peak_bytes}, {"flops", cost.flops}};
+      if (options_.batches.empty()) return step;  // the search takes its time
+      TrainingOptions smallest = training_;
+      smallest.memory.recompute = Recompute::all;
+      cost = session_.training_cost(input_dims(batch), smallest);
+      step["smallest_peak_bytes"] = cost.peak_bytes;
+      step["smallest_flops"] = cost.flops;
+      return step;
     } catch (const Error& error) {
       return {{"batch", batch}, {"error", error.what()}};
     }
@@ -232,6 +240,12 @@ void write_parameters_text(fmt::memory_buffer& out, const Json& report) {
   }
 }
 
+std::string cost_text(const Json& step, const char* bytes, const char* flops) {
+  return fmt::format("{:>10}B  {:>10}FLOP a step",
+                     scaled(step[bytes].get<double>(), 1024, {"", "Ki", "Mi", "Gi", "Ti"}),
+                     scaled(step[flops].get<double>(), 1000, {"", "k", "M", "G", "T", "P"}));
+}
+
 void write_training_text(fmt::memory_buffer& out, const Json& report) {
   auto at = fmt::appender(out);
   const Json& blockers = report["blockers"];
@@ -248,10 +262,10 @@ void write_training_text(fmt::memory_buffer& out, const Json& report) {
   for (const Json& step : report["training_steps"]) {
     fmt::format_to(at, "  batch {:<5} ", step["batch"].get<int64_t>());
     if (step.contains("error")) fmt::format_to(at, "{}\n", blockers.empty() ? step["error"].get<std::string>() : "-");
-    else
-      fmt::format_to(at, "{:>10}B  {:>10}FLOP a step\n",
-                     scaled(step["planned_peak_bytes"].get<double>(), 1024, {"", "Ki", "Mi", "Gi", "Ti"}),
-                     scaled(step["flops"].get<double>(), 1000, {"", "k", "M", "G", "T", "P"}));
+    else fmt::format_to(at, "{}\n", cost_text(step, "planned_peak_bytes", "flops"));
+    if (step.contains("smallest_flops"))
+      fmt::format_to(at, "  {:11} {} with --recompute all\n", "",
+                     cost_text(step, "smallest_peak_bytes", "smallest_flops"));
   }
 }
 

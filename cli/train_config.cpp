@@ -76,6 +76,11 @@ TrainConfig::TrainConfig() {
   add("export-dtype", &export_dtype, "Type in which model.onnx stores its weights, with a Cast behind each",
       "f32|bf16|f16", {"f32", "bf16", "f16"});
   add("device", &device, "Device", "cpu");
+  add("recompute", &recompute,
+      "What backward reads is computed again instead of kept: nothing, as little as --memory-limit wants (the default "
+      "with one), or all that makes the step smaller",
+      "none|auto|all", {"none", "auto", "all"});
+  add("memory-limit", &memory_limit, "Most that a step may take: 500M, 1.5G, 2GiB (units are powers of 1024)", "SIZE");
   add("disable", &disable, disable_help(), "NAME");
   add("seed", &seed, "Of the head, the split, the order of samples and dropout", "42");
   add("monitor", &monitor, "What is best by validation: loss or a metric", "loss");
@@ -140,6 +145,11 @@ TrainerOptions TrainConfig::trainer_options() const {
                                 .weight_decay = weight_decay};
   options.training.batchnorm_live = batchnorm == "live";
   options.training.clip_norm = clip_norm;
+  MemoryOptions& memory = options.training.memory;
+  if (!memory_limit.empty()) memory = {Recompute::automatic, parse_bytes("--memory-limit", memory_limit)};
+  if (!recompute.empty())
+    memory.recompute = *choice<Recompute>(
+        recompute, {{"none", Recompute::none}, {"auto", Recompute::automatic}, {"all", Recompute::all}});
   options.training.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   options.schedule = {.decay = parse_decay(schedule), .rate = lr, .warmup = warmup, .end_rate = end_lr};
   if (epochs && *epochs < 0) throw UsageError("--epochs wants 0 or more, got ", *epochs);
@@ -214,6 +224,13 @@ std::string to_text(const MixedNodes& nodes) {
   for (const auto& [type, count] : nodes.wide) wide += fmt::format("{}{} {}", wide.empty() ? "" : ", ", count, type);
   return fmt::format("bfloat16: {} nodes{}{}", nodes.low,
                      wide.empty() ? "" : "; for want of a kernel in float32: ", wide);
+}
+
+std::string to_text(const Recomputed& found) {
+  constexpr double mb = 1 << 20, percent = 100;
+  return fmt::format("recompute: {} values, planned peak {:.1f} -> {:.1f} MB, about +{:.1f} % FLOPs", found.values,
+                     static_cast<double>(found.peak_before) / mb, static_cast<double>(found.peak_after) / mb,
+                     percent * found.more_flops / std::max(found.flops, 1.0));
 }
 
 }  // namespace graft

@@ -29,6 +29,7 @@ struct TrainConfig {
   bool nesterov = false;
   std::vector<std::string> freeze, train, disable;
   std::string batchnorm = "live", dtype = "f32", export_dtype = "f32", device = "cpu", monitor = "loss";
+  std::string recompute, memory_limit;
   int64_t patience = 0, seed = 42, loader_threads = 1;
   std::string on_bad_sample = "fail", length_buckets = "on";
   // Data.
@@ -57,5 +58,7 @@ std::vector<std::string> data_flags();
 std::string to_text(const LengthBuckets& buckets);
 // "bfloat16: 120 nodes; for want of a kernel in float32: 2 Softmax", for the log.
 std::string to_text(const MixedNodes& nodes);
+// "recompute: 40 values, planned peak 930.6 -> 465.0 MB, about +3.1 % FLOPs", for the log.
+std::string to_text(const Recomputed& found);
 
 }  // namespace graft

@@ -195,8 +195,13 @@ void bind_saved(Context<T, S>& c, T* saved) {
 template <class T, class S>
 Settlement settle_forward(const Node& node, const Settlement*) {
   Geometry g = geometry_of<T>(node, forward_slots);
-  check_vectors(node, {in_scale1, in_bias1, in_mean1, in_var1, in_scale2, in_bias2, in_mean2, in_var2}, g,
-                dtype_of<T>());
+  const DType dtype = dtype_of<T>();  // of vectors
+  check_vectors(node, {in_scale1, in_bias1, in_scale2, in_bias2}, g, dtype);
+  // Old statistics are wanted for new ones only.
+  for (auto [result, operand] :
+       {std::pair{to_mean1, in_mean1}, {to_var1, in_var1}, {to_mean2, in_mean2}, {to_var2, in_var2}}) {
+    if (node.output(result)) check_vectors(node, {operand}, g, dtype);
+  }
   int64_t saved = checked_mul(saved_vectors * int64_t{sizeof(T)}, g.channels);
   Settlement settlement = settle_with<S, Forward<T, S>>(g, 1, 2);
   settlement.opaque_bytes.assign(node.outputs.size(), saved);

@@ -1,6 +1,7 @@
 // The memory plan: liveness over the order of the graph, results in the bytes of dying operands, and offsets by
 // greedy-by-size placement (Pisarchyk & Lee, "Efficient memory management for deep neural net inference", 2020).
 #include <algorithm>
+#include <numeric>
 #include <unordered_set>
 
 #include "runtime/program.h"
@@ -36,6 +37,7 @@ class Planner {
     for (const auto& node : graph_.nodes()) place_results(*node);
     extend_lives();
     keep_old_states();
+    count_use();
     assign_offsets();
     resolve();
     return std::move(plan_);
@@ -170,6 +172,17 @@ class Planner {
     }
   }
 
+  void count_use() {
+    std::vector<int64_t> change(static_cast<size_t>(end_) + 2);
+    for (const Block& block : blocks_) {
+      change[static_cast<size_t>(block.first)] += block.bytes;
+      change[static_cast<size_t>(block.last) + 1] -= block.bytes;
+    }
+    std::partial_sum(change.begin(), change.end(), change.begin());
+    change.resize(static_cast<size_t>(end_));
+    plan_.in_use = std::move(change);
+  }
+
   // Largest first, each at the lowest offset that is free throughout its life.
   void assign_offsets() {
     std::vector<size_t> order(blocks_.size());
@@ -223,13 +236,12 @@ class Planner {
 
 }  // namespace
 
-MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements) {
-  MemoryPlan plan = Planner(graph, settlements).run();
-  if (plan.peak_bytes() > physical_memory()) {
-    throw DeviceError("the plan needs ", plan.peak_bytes() >> 20, " MiB, this machine has ", physical_memory() >> 20,
-                      " MiB: use a smaller batch or train fewer parameters");
-  }
-  return plan;
+MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements) { return Planner(graph, settlements).run(); }
+
+void require_memory(int64_t peak_bytes) {
+  if (peak_bytes <= physical_memory()) return;
+  throw DeviceError("the plan needs ", peak_bytes >> 20, " MiB, this machine has ", physical_memory() >> 20,
+                    " MiB: use a smaller batch or train fewer parameters");
 }
 
 }  // namespace graft

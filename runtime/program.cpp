@@ -14,6 +14,7 @@ Program::Program(std::unique_ptr<Graph> graph, ParameterStore& store, std::share
   bind_states();
   settlements_ = settle(*graph_);
   plan_ = plan_memory(*graph_, settlements_);
+  require_memory(plan_.peak_bytes());
   prepare();
 }
 

@@ -23,6 +23,7 @@ struct MemoryPlan {
   std::vector<Place> outputs;
   std::unordered_map<const Node*, int64_t> scratch;     // arena offset
   std::vector<std::pair<Value*, Value*>> state_copies;  // {out, in} that could not share bytes: copied after the step
+  std::vector<int64_t> in_use;                          // bytes of the arena while each node runs, in their order
   int64_t arena_bytes = 0;
   int64_t prologue_bytes = 0;
   int64_t constant_bytes = 0;
@@ -37,8 +38,9 @@ using Settlements = std::unordered_map<const Node*, Settlement>;
 Settlements settle(const Graph& graph);
 
 // Assigns offsets by liveness; results take over the bytes of dying operands where kernels allow it.
-// DeviceError when the peak does not fit the machine's memory.
 MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements);
+// DeviceError when so much does not fit the machine's memory.
+void require_memory(int64_t peak_bytes);
 
 struct Counters {
   int64_t steps = 0;

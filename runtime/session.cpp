@@ -3,9 +3,9 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
-#include "graph/flops.h"
 #include "graph/logits.h"
 #include "ops/build.h"
 #include "runtime/evaluate.h"
@@ -41,7 +41,7 @@ std::string key_of(const TrainingOptions& o) {
   out << o.output << '|' << o.batchnorm_live << o.accumulate << '|' << o.clip_norm << '|' << key_of(o.loss) << '|'
       << static_cast<int>(rule.type) << '|' << rule.momentum << '|' << rule.dampening << '|' << rule.nesterov << '|'
       << rule.beta1 << '|' << rule.beta2 << '|' << rule.eps << '|' << rule.weight_decay;
-  std::string key = cat(out.str(), '|', o.dtype);
+  std::string key = cat(out.str(), '|', o.dtype, '|', static_cast<int>(o.memory.recompute), '|', o.memory.limit);
   for (const auto& name : o.trainable) key += '|' + name;
   return key;
 }
@@ -218,13 +218,15 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
   graph.sort();
   if (!options_.disabled.count("elementwise")) join_elementwise(graph);
   if (!options_.disabled.count("release_gradients")) release_gradients(graph);
+  graph.prune();  // values of nodes that are gone
   if (watch) watch("lay_out", graph);
 }
 
 std::shared_ptr<Program> Session::compile(const std::string& key, std::unique_ptr<Graph> graph,
-                                          const MayLayOut& may_lay_out, DType dtype, bool shares_arena) {
+                                          const MayLayOut& may_lay_out, const CompileOptions& options) {
   make_room();
-  finish(*graph, may_lay_out, {}, dtype);
+  finish(*graph, may_lay_out, {}, options.dtype);
+  if (options.fit) options.fit(*graph);
   // Masters move before moments come, which then take the memory that is left behind.
   for (bool fresh : {false, true}) {
     for (const auto& state : graph->states) {
@@ -234,8 +236,8 @@ std::shared_ptr<Program> Session::compile(const std::string& key, std::unique_pt
       else if (store_.entry(in.name).dims == in.dims) store_.convert(in.name, in.layout);
     }
   }
-  auto program = std::make_shared<Program>(std::move(graph), store_, shares_arena ? arena_ : nullptr);
-  if (shares_arena) arena_ = program->arena();
+  auto program = std::make_shared<Program>(std::move(graph), store_, options.shares_arena ? arena_ : nullptr);
+  if (options.shares_arena) arena_ = program->arena();
   programs_[key] = {program, ++asked_};
   ++counts_.compiled;
   return program;
@@ -248,7 +250,7 @@ std::shared_ptr<Program> Session::forward(const std::map<std::string, Dims>& dim
   // A forward pass in training mode shows what training computes; it leaves the statistics as they are.
   for (auto& state : graph->states) state.out = nullptr;
   graph->prune();
-  return compile(key, std::move(graph), leave_all);
+  return compile(key, std::move(graph), leave_all, {});
 }
 
 std::set<std::string> Session::all_parameters() const {
@@ -284,7 +286,7 @@ std::shared_ptr<Program> Session::vjp(const std::map<std::string, Dims>& dims, M
     Val zero = gradients[i] ? Val() : expand(constant_like(Val(*graph, wanted[i]), 0), wanted[i]->dims);
     add_output(*graph, gradients[i] ? gradients[i] : zero.value(), "grad:" + wanted[i]->name);
   }
-  return compile(key, std::move(graph), leave_all);
+  return compile(key, std::move(graph), leave_all, {});
 }
 
 std::unique_ptr<Graph> Session::training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options,
@@ -339,7 +341,7 @@ std::shared_ptr<Program> Session::evaluation(const std::map<std::string, Dims>& 
   add_output(*graph, added.sum, "graft.loss_sum");
   add_output(*graph, added.weight, "graft.weight_sum");
   add_output(*graph, prediction, "graft.prediction");
-  return compile(key, std::move(graph), leave_all);
+  return compile(key, std::move(graph), leave_all, {});
 }
 
 TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
@@ -351,13 +353,52 @@ TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, cons
   std::unique_ptr<Graph> apply;
   auto graph = training_graph(dims, options, &apply, {});
   bool settled = settled_.contains(configuration);
-  programs.step = compile(key, std::move(graph), settled ? leave_all : lays_out_step(options), options.dtype);
+  auto fit = [&](Graph& step) {
+    if (options.memory == MemoryOptions{}) return;
+    recomputed_ = fit_memory(step, options.memory);
+    if (options.memory.limit > 0 && recomputed_.peak_after > options.memory.limit)
+      refuse(dims, options, recomputed_.peak_after);
+  };
+  programs.step = compile(key, std::move(graph), settled ? leave_all : lays_out_step(options),
+                          {.dtype = options.dtype, .fit = fit});
+  if (options.memory == MemoryOptions{}) {
+    int64_t peak = programs.step->plan().peak_bytes();
+    recomputed_ = {.peak_before = peak, .peak_after = peak};
+  }
   settled_.insert(configuration);
   // Parameters and accumulators lie as the steps want them. It runs while the outputs of a step are still wanted.
   MayLayOut lays_out_apply = [](const State& state) { return state.in->kind == StateKind::moment; };
   if (options.accumulate && (!programs.apply || programs.apply->stale()))
-    programs.apply = compile(apply_key, std::move(apply), lays_out_apply, DType::f32, false);
+    programs.apply = compile(apply_key, std::move(apply), lays_out_apply, {.shares_arena = false});
   return programs;
+}
+
+// The batch is the first axis of the inputs, where the model leaves it open.
+void Session::refuse(const std::map<std::string, Dims>& dims, const TrainingOptions& options, int64_t least) {
+  const MemoryOptions& memory = options.memory;
+  std::vector<std::string> with_batch;
+  for (const Value* input : graph_->inputs) {
+    if (input->ranked && !input->dims.empty() && input->dims[0] < 0) with_batch.push_back(input->name);
+  }
+  constexpr double mib = 1 << 20, tenths = 10;
+  auto up = [](int64_t bytes) { return std::ceil(static_cast<double>(bytes) / mib * tenths) / tenths; };
+  const char* how = memory.recompute == Recompute::none ? "where nothing is computed again" : "at the very least";
+  auto needs = [&](int64_t batch, int64_t bytes) {
+    return cat("a step ", batch > 0 ? cat("with a batch of ", batch, ' ') : "", "needs ", up(bytes), " MiB ", how);
+  };
+  const std::string limit =
+      cat("; the memory limit is ", std::floor(static_cast<double>(memory.limit) / mib * tenths) / tenths, " MiB");
+  if (with_batch.empty()) throw UsageError(needs(0, least), limit);
+  auto of_batch = [&](int64_t batch) {
+    auto some = dims;
+    for (const auto& name : with_batch) some.at(name).at(0) = batch;
+    return training_cost(some, options).peak_bytes;
+  };
+  const int64_t batch = dims.at(with_batch[0]).at(0);
+  int64_t fitting = largest_batch(batch, [&](int64_t some) { return of_batch(some) <= memory.limit; });
+  throw UsageError(needs(batch, least), limit,
+                   fitting > 0 ? cat(", and the largest batch that fits is ", fitting)
+                               : cat(", and no batch fits: ", needs(1, of_batch(1))));
 }
 
 Trainability Session::trainability(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
@@ -400,7 +441,9 @@ StepCost Session::training_cost(const std::map<std::string, Dims>& dims, const T
   std::unique_ptr<Graph> apply;
   auto graph = training_graph(dims, options, &apply, {});
   finish(*graph, lays_out_step(options), {}, options.dtype);
-  return {plan_memory(*graph, settle(*graph)).peak_bytes(), flops(*graph)};
+  Recomputed found = fit_memory(*graph, options.memory);
+  require_memory(found.peak_after);
+  return {found.peak_after, found.flops + found.more_flops};
 }
 
 std::string Session::text_after(const std::string& pass, const std::map<std::string, Dims>& dims,

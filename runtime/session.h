@@ -9,6 +9,7 @@
 #include <set>
 
 #include "graph/passes/passes.h"
+#include "runtime/memory_limit.h"
 #include "runtime/program.h"
 #include "runtime/training/loss.h"
 #include "runtime/training/optimiser.h"
@@ -46,6 +47,8 @@ struct TrainingOptions {
   // bf16: mixed precision. What lies between operators and the copies of weights that they read are bfloat16; weights,
   // their gradients, sums, statistics and the loss stay float32.
   DType dtype = DType::f32;
+  // Of the step; with accumulation the other Program comes on top.
+  MemoryOptions memory;
 };
 
 // The Programs of one training configuration at one shape.
@@ -64,7 +67,7 @@ struct Trainability {
   std::vector<std::string> without_gradient;  // parameters to be trained on which the output does not depend
 };
 
-// What one step takes: the peak of the memory plan, and the arithmetic (see graph/flops.h).
+// What one step takes with what it computes again: the peak of the memory plan, and the arithmetic (see graph/flops.h).
 struct StepCost {
   int64_t peak_bytes = 0;
   double flops = 0;
@@ -97,11 +100,15 @@ class Session {
   std::shared_ptr<Program> evaluation(const std::map<std::string, Dims>& dims, const LossOptions& loss,
                                       const std::string& output);
   // The first shape of a configuration settles the layouts of parameters; Programs of others take them as they lie.
+  // UsageError where a step does not fit the limit of memory, with the least that it takes and the largest batch that
+  // fits.
   TrainingPrograms training(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
 
   ProgramCounts program_counts() const;
   // Of the last training Program that was compiled in mixed precision.
   const MixedNodes& mixed_nodes() const { return mixed_nodes_; }
+  // Of the last training Program that was compiled.
+  const Recomputed& recomputed() const { return recomputed_; }
   // Gives up all Programs, for what comes next to have their memory.
   void forget_programs();
 
@@ -125,8 +132,14 @@ class Session {
   // otherwise where `may_lay_out` says so; Programs that read it are compiled again.
   using MayLayOut = std::function<bool(const State&)>;
   void finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch, DType dtype = DType::f32);
+  struct CompileOptions {
+    DType dtype = DType::f32;
+    bool shares_arena = true;
+    std::function<void(Graph&)> fit = {};  // runs last, on the graph of the Program
+  };
   std::shared_ptr<Program> compile(const std::string& key, std::unique_ptr<Graph> graph, const MayLayOut& may_lay_out,
-                                   DType dtype = DType::f32, bool shares_arena = true);
+                                   const CompileOptions& options);
+  [[noreturn]] void refuse(const std::map<std::string, Dims>& dims, const TrainingOptions& options, int64_t least);
   std::set<std::string> all_parameters() const;
   std::shared_ptr<Program> cached(const std::string& key);
   void make_room();
@@ -143,6 +156,7 @@ class Session {
   int64_t asked_ = 0;
   ProgramCounts counts_;
   MixedNodes mixed_nodes_;
+  Recomputed recomputed_;
   std::set<std::string> settled_;  // training configurations that have chosen the layouts of their parameters
   std::shared_ptr<Arena> arena_;   // the largest so far
 };

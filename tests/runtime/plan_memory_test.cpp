@@ -123,7 +123,7 @@ TEST(PlanMemory, RefusesWhatCannotFit) {
   Node* a = c.node({c.x});
   c.settlements[a].scratch_bytes = int64_t{1} << 50;
   c.graph.outputs = {a->outputs[0]};
-  EXPECT_THROW(c.plan(), DeviceError);
+  EXPECT_THROW(require_memory(c.plan().peak_bytes()), DeviceError);
 }
 
 }  // namespace
