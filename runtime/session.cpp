@@ -61,22 +61,6 @@ std::vector<Value*> states_named(const Graph& graph, const std::set<std::string>
   return found;
 }
 
-// What the loss is computed on: a last activation that belongs to the loss is left out.
-Value* prediction_of(const Graph& graph, const std::string& name, LossType loss) {
-  Value* output = name.empty() ? graph.outputs.at(0) : graph.find(name);
-  if (!output) {
-    std::vector<std::string> names;
-    for (const Value* known : graph.outputs) names.push_back(known->name);
-    throw UsageError("the model has no value \"", name, "\" to train on; nearest: \"",
-                     nearest_names(name, names, 1).at(0), '"');
-  }
-  Logits logits = logits_of(output);
-  bool softmax = logits.activation == LastActivation::softmax || logits.activation == LastActivation::log_softmax;
-  bool sigmoid = logits.activation == LastActivation::sigmoid;
-  bool belongs = (softmax && loss == LossType::cross_entropy) || (sigmoid && loss == LossType::bce);
-  return belongs ? logits.value : output;
-}
-
 // Which states a Program may lay otherwise, see Session::finish.
 bool leave_all(const State&) { return false; }
 // With accumulation another Program writes the parameters: their layouts are still chosen by the step.
@@ -147,17 +131,34 @@ std::vector<std::string> Session::match(const std::vector<std::string>& train,
   return names;
 }
 
+Value* Session::prediction_of(const Graph& graph, const std::string& name, LossType loss) {
+  Value* output = name.empty() ? graph.outputs.at(0) : graph.find(name);
+  if (!output) {
+    std::vector<std::string> names;
+    for (const Value* known : graph.outputs) names.push_back(known->name);
+    throw UsageError("the model has no value \"", name, "\" to train on; nearest: \"",
+                     nearest_names(name, names, 1).at(0), '"');
+  }
+  Logits logits = logits_of(output);
+  bool softmax = logits.activation == LastActivation::softmax || logits.activation == LastActivation::log_softmax;
+  bool sigmoid = logits.activation == LastActivation::sigmoid;
+  bool belongs = (softmax && loss == LossType::cross_entropy) || (sigmoid && loss == LossType::bce);
+  return belongs ? logits.value : output;
+}
+
 std::unique_ptr<Graph> Session::specialised(const std::map<std::string, Dims>& dims, Mode mode,
                                             const std::set<std::string>& live, const Watch& watch) {
   std::unique_ptr<Graph> graph = graph_->clone();
   if (watch) watch("classify", *graph);
   set_mode(*graph, mode == Mode::train, live);
-  specialise(*graph, dims, evaluator());
+  bool rest = names_features(dims);
+  specialise(*graph, rest ? input_dims(dims) : dims, evaluator());
   if (mode == Mode::train) seed_dropout(*graph, options_.seed);
   if (watch) watch("specialise", *graph);
   decompose(*graph, expand_, evaluator());
   if (watch) watch("decompose", *graph);
   recognise(*graph, options_.disabled);
+  if (rest) keep_rest(*graph);
   graph->prune();
   if (watch) watch("recognise", *graph);
   verify(*graph);
@@ -405,9 +406,8 @@ StepCost Session::training_cost(const std::map<std::string, Dims>& dims, const T
 
 std::string Session::text_after(const std::string& pass, const std::map<std::string, Dims>& dims,
                                 const TrainingOptions* options) {
-  const std::vector<std::string> passes = {"lift",      "classify",      "specialise", "decompose",
-                                           "recognise", "differentiate", "fuse",       "mix_precision",
-                                           "lay_out"};
+  const std::vector<std::string> passes = {"lift",          "classify", "specialise",    "decompose", "recognise",
+                                           "differentiate", "fuse",     "mix_precision", "lay_out"};
   if (std::find(passes.begin(), passes.end(), pass) == passes.end()) {
     std::string allowed;
     for (const auto& name : passes) allowed += (allowed.empty() ? "" : ", ") + name;

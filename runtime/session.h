@@ -70,6 +70,18 @@ struct StepCost {
   double flops = 0;
 };
 
+// What the frozen part of a training configuration gives to the rest: the same for a sample in every epoch.
+struct FrozenPart {
+  struct Feature {
+    std::string name;
+    DType dtype = DType::undefined;
+    Dims dims;  // of a sample, without the batch
+    int64_t bytes() const { return byte_count(dtype, dims); }
+  };
+  std::vector<Feature> features;  // inputs of the model that the rest reads too among them
+  int64_t bytes() const;          // of a sample
+};
+
 class Session {
  public:
   // `graph` as importers/onnx gives it. Classifies parameters and moves them into the store. UsageError for options out
@@ -98,6 +110,14 @@ class Session {
                                       const std::string& output);
   // The first shape of a configuration settles the layouts of parameters; Programs of others take them as they lie.
   TrainingPrograms training(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
+
+  // Splits training where its frozen part ends, for inputs of these dims, the batch first. From then on training() and
+  // evaluation() with the output of `options` take dims of the features in place of those of the inputs: then they
+  // compute the rest alone. UsageError where nothing can be split off. Gives up all Programs.
+  const FrozenPart& split(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
+  // Computes the features that are no inputs of the model, its outputs, from inputs of these dims, in inference mode:
+  // what is frozen knows no other.
+  std::shared_ptr<Program> frozen(const std::map<std::string, Dims>& dims);
 
   ProgramCounts program_counts() const;
   // Of the last training Program that was compiled in mixed precision.
@@ -128,6 +148,11 @@ class Session {
   std::shared_ptr<Program> compile(const std::string& key, std::unique_ptr<Graph> graph, const MayLayOut& may_lay_out,
                                    DType dtype = DType::f32, bool shares_arena = true);
   std::set<std::string> all_parameters() const;
+  // What the loss is computed on: a last activation that belongs to the loss is left out.
+  static Value* prediction_of(const Graph& graph, const std::string& name, LossType loss);
+  bool names_features(const std::map<std::string, Dims>& dims) const;
+  std::map<std::string, Dims> input_dims(const std::map<std::string, Dims>& features) const;
+  void keep_rest(Graph& graph) const;
   std::shared_ptr<Program> cached(const std::string& key);
   void make_room();
 
@@ -143,6 +168,12 @@ class Session {
   int64_t asked_ = 0;
   ProgramCounts counts_;
   MixedNodes mixed_nodes_;
+  struct SplitModel {
+    FrozenPart frozen;
+    std::string output;                  // that the rest leads to
+    std::map<std::string, Dims> inputs;  // of a sample
+  };
+  std::optional<SplitModel> split_;
   std::set<std::string> settled_;  // training configurations that have chosen the layouts of their parameters
   std::shared_ptr<Arena> arena_;   // the largest so far
 };

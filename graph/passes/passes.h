@@ -59,6 +59,20 @@ int join_depthwise(Graph& graph);
 // "attention": what stands between two products and their softmax becomes one node with them. Returns how many.
 int join_attention(Graph& graph);
 
+// Where the part of a graph ends that gives a sample the same values whenever it runs.
+struct Frontier {
+  std::vector<Value*> values;   // that nodes behind read, inputs of the graph among them
+  const Node* first = nullptr;  // behind
+};
+// Behind it is what depends on `trained` states, on states that are written (statistics that follow the batch, the
+// count of random numbers) or on chance, and what cannot be cut off: a result that `can_cut` refuses, and whatever only
+// constants and states lead to.
+Frontier find_frontier(const Graph& graph, const std::set<std::string>& trained,
+                       const std::function<bool(const Value&)>& can_cut);
+// Makes these values the inputs of the graph, under their names; what led to them goes. All that its outputs need must
+// be there.
+void cut_at(Graph& graph, const std::vector<Value*>& values);
+
 // Adds the nodes that compute d(sum of seeds * targets)/d(wanted). Targets and wanted are values of the graph; a seed
 // is a value of its target's shape. Returns one gradient for each wanted value, nullptr where none flows.
 // UnsupportedError that lists every node on the way whose operator has no gradient.

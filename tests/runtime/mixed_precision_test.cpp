@@ -64,7 +64,9 @@ TEST_P(MixedPrecision, KeepsStatesAndOutputsInFloat32) {
   const Graph& graph = programs.step->graph();
   for (const auto& state : graph.states) EXPECT_NE(state.in->dtype, DType::bf16) << state.in->name;
   for (const Value* output : graph.outputs) EXPECT_NE(output->dtype, DType::bf16) << output->name;
-  if (has_bfloat16()) EXPECT_GT(session.mixed_nodes().low, 0);
+  if (has_bfloat16()) {
+    EXPECT_GT(session.mixed_nodes().low, 0);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Of, MixedPrecision, testing::ValuesIn(test::built()),
@@ -74,7 +76,8 @@ TEST(MixedPrecision, CountsWhatStaysInFloat32) {
   if (!has_bfloat16()) GTEST_SKIP() << "this CPU has no instructions for bfloat16";
   auto graph = std::make_unique<Graph>();
   Value* x = graph->add_input("x", DType::f32, {4, 8});
-  Value* h = graph->add_node("", "MatMul", {x, graph->add_constant(random_tensor(DType::f32, {8, 8}, 1), "w")}, 1)->outputs[0];
+  Value* h =
+      graph->add_node("", "MatMul", {x, graph->add_constant(random_tensor(DType::f32, {8, 8}, 1), "w")}, 1)->outputs[0];
   h = graph->add_node("", "Sin", {h}, 1)->outputs[0];  // has no loop for tiles
   h = graph->add_node("", "MatMul", {h, graph->add_constant(random_tensor(DType::f32, {8, 8}, 2), "v")}, 1)->outputs[0];
   graph->rename(h, "y");
