@@ -165,6 +165,10 @@ std::unique_ptr<Graph> Session::specialised(const std::map<std::string, Dims>& d
   return graph;
 }
 
+void Session::fold(Graph& graph, const std::set<std::string>& trained) const {
+  if (!options_.disabled.count("fold_normalization")) fold_normalization(graph, trained);
+}
+
 std::shared_ptr<Program> Session::cached(const std::string& key) {
   // A training Program moves parameters to its layouts: what was compiled before reads them no longer.
   std::erase_if(programs_, [](const auto& entry) { return entry.second.program->stale(); });
@@ -213,6 +217,11 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
     const Layout& layout = store_.entry(name).layout;
     if (!layout.is_plain(state.in->dims) || !may_lay_out(state)) masters[name] = layout;
   }
+  for (const Value* input : graph.inputs) {
+    if (!split_ || !split_->layouts.contains(input->name)) continue;
+    Layout& layout = masters[input->name] = split_->layouts.at(input->name);
+    layout.padded[0] = input->dims[0];
+  }
   split_prologue(graph);
   lay_out(graph, masters);
   if (!options_.disabled.count("join_sums")) join_sums(graph);
@@ -248,6 +257,7 @@ std::shared_ptr<Program> Session::forward(const std::map<std::string, Dims>& dim
   auto graph = specialised(dims, mode, all_parameters(), {});
   // A forward pass in training mode shows what training computes; it leaves the statistics as they are.
   for (auto& state : graph->states) state.out = nullptr;
+  fold(*graph, trained_);
   graph->prune();
   return compile(key, std::move(graph), leave_all);
 }
@@ -292,6 +302,7 @@ std::unique_ptr<Graph> Session::training_graph(const std::map<std::string, Dims>
                                                std::unique_ptr<Graph>* apply, const Watch& watch) {
   std::set<std::string> trainable(options.trainable.begin(), options.trainable.end());
   auto graph = specialised(dims, Mode::train, options.batchnorm_live ? trainable : std::set<std::string>{}, watch);
+  fold(*graph, trainable);
   Value* prediction = prediction_of(*graph, options.output, options.loss.type);
   graph->outputs.clear();
   Loss loss = add_loss(*graph, prediction, options.loss);
@@ -334,6 +345,7 @@ std::shared_ptr<Program> Session::evaluation(const std::map<std::string, Dims>& 
   std::string key = key_of("evaluation " + key_of(loss) + ' ' + output, dims);
   if (auto known = cached(key)) return known;
   auto graph = specialised(dims, Mode::infer, {}, {});
+  fold(*graph, trained_);
   Value* prediction = prediction_of(*graph, output, loss.type);
   graph->outputs.clear();
   Loss added = add_loss(*graph, prediction, loss);
@@ -344,6 +356,7 @@ std::shared_ptr<Program> Session::evaluation(const std::map<std::string, Dims>& 
 }
 
 TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
+  trained_ = {options.trainable.begin(), options.trainable.end()};
   std::string configuration = key_of(options);
   std::string key = key_of("training " + configuration, dims);
   std::string apply_key = "apply " + configuration;
@@ -421,6 +434,7 @@ std::string Session::text_after(const std::string& pass, const std::map<std::str
   std::unique_ptr<Graph> apply;
   try {
     auto graph = options ? training_graph(dims, *options, &apply, watch) : specialised(dims, Mode::infer, {}, watch);
+    if (!options) fold(*graph, trained_);
     DType dtype = options ? options->dtype : DType::f32;
     if (text.empty()) finish(*graph, options ? lays_out_step(*options) : leave_all, watch, dtype);
   } catch (const Error&) {

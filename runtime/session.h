@@ -168,10 +168,18 @@ class Session {
   int64_t asked_ = 0;
   ProgramCounts counts_;
   MixedNodes mixed_nodes_;
+  // Folds normalisations where that is not switched off, all but those of `trained` parameters.
+  void fold(Graph& graph, const std::set<std::string>& trained) const;
+  // Parameters of the training configuration that was asked for last. Programs that only read do not fold them either:
+  // they would have to do so whenever they run.
+  std::set<std::string> trained_;
   struct SplitModel {
     FrozenPart frozen;
     std::string output;                  // that the rest leads to
     std::map<std::string, Dims> inputs;  // of a sample
+    // How features lie where the frozen part ends, in a batch of any size: the rest takes them so, and chooses what it
+    // would choose behind that part.
+    std::map<std::string, Layout> layouts;
   };
   std::optional<SplitModel> split_;
   std::set<std::string> settled_;  // training configurations that have chosen the layouts of their parameters

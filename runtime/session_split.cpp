@@ -34,6 +34,14 @@ bool is_in(const Graph& graph, const Value& value, int64_t batch) {
   return std::equal(same->dims.begin() + 1, same->dims.end(), value.dims.begin() + 1, value.dims.end());
 }
 
+// Whether the samples of a batch lie one behind the other, so that a layout is one for any number of them.
+bool lies_by_sample(const Layout& layout, const Dims& dims) {
+  bool outermost = std::all_of(layout.strides.begin() + 1, layout.strides.end(),
+                               [&](int64_t stride) { return stride <= layout.strides[0]; });
+  bool in_blocks = std::any_of(layout.blocks.begin(), layout.blocks.end(), [](const auto& b) { return b.dim == 0; });
+  return outermost && !in_blocks && layout.padded[0] == dims[0];
+}
+
 std::string nothing_to_split(const Frontier& frontier) {
   if (!frontier.first) return "nothing of the model is computed from a sample and read by what is trained";
   return cat("the model has no frozen part: the first that is trained, random, live or not by sample is ",
@@ -79,6 +87,7 @@ const FrozenPart& Session::split(const std::map<std::string, Dims>& dims, const 
   }
   if (!computes) throw UsageError(nothing_to_split(frontier));
   split_ = std::move(split);
+  trained_ = trainable;
   return split_->frozen;
 }
 
@@ -93,7 +102,15 @@ std::shared_ptr<Program> Session::frozen(const std::map<std::string, Dims>& dims
     Value* value = graph->find(feature.name);
     if (value->producer) graph->outputs.push_back(value);
   }
-  return compile(key, std::move(graph), [](const State&) { return false; });
+  graph->prune();
+  fold(*graph, trained_);
+  auto program = compile(key, std::move(graph), [](const State&) { return false; });
+  for (const Value* output : program->graph().outputs) {
+    const Node* maker = output->producer;  // outputs are plain
+    const Value* laid = maker && maker->domain == "graft" && maker->type == "Reorder" ? maker->inputs[0] : output;
+    if (lies_by_sample(laid->layout, laid->dims)) split_->layouts[output->name] = laid->layout;
+  }
+  return program;
 }
 
 bool Session::names_features(const std::map<std::string, Dims>& dims) const {

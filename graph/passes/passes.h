@@ -59,6 +59,11 @@ int join_depthwise(Graph& graph);
 // "attention": what stands between two products and their softmax becomes one node with them. Returns how many.
 int join_attention(Graph& graph);
 
+// "fold_normalization": a BatchNormalization with the statistics of the file goes into the weights of the convolution
+// before it, where none of its numbers nor of the convolution's are `trained` or written. Before differentiation.
+// Returns how many.
+int fold_normalization(Graph& graph, const std::set<std::string>& trained);
+
 // Where the part of a graph ends that gives a sample the same values whenever it runs.
 struct Frontier {
   std::vector<Value*> values;   // that nodes behind read, inputs of the graph among them
@@ -100,7 +105,8 @@ MixedNodes mix_precision(Graph& graph);
 void split_prologue(Graph& graph);
 
 // Chooses a candidate of every node's kernel over the whole graph, sets the layouts of all values and inserts Reorder
-// nodes. `masters` gives the layouts of states that are fixed; states without one take what the graph likes best.
+// nodes. `masters` gives the layouts of states that are fixed, and those that are wanted of inputs, which come plain;
+// states without one take what the graph likes best.
 void lay_out(Graph& graph, const std::map<std::string, Layout>& masters);
 
 // "join_sums": lets kernels that can add while they read take in an Add of two values that lie alike. Layouts are final

@@ -77,7 +77,9 @@ Tensor copy_of_row(const Tensor& batch, int64_t row) {
   return one;
 }
 
-// `rows` rows of a batch of any size, from row `first` on; behind the last comes the first again.
+using Inputs = std::map<std::string, Tensor>;
+
+// As many rows as are wanted: those of the batch from `first` on, its last one again and again behind them.
 Tensor rows_from(const Tensor& batch, int64_t first, int64_t rows) {
   Dims dims = batch.dims();
   dims[0] = rows;
@@ -85,7 +87,7 @@ Tensor rows_from(const Tensor& batch, int64_t first, int64_t rows) {
   auto bytes = static_cast<size_t>(taken.bytes() / rows);
   for (int64_t row = 0; bytes && row < rows; ++row)
     std::memcpy(static_cast<std::byte*>(taken.raw()) + static_cast<size_t>(row) * bytes,
-                row_of(batch, (first + row) % batch.dims()[0]), bytes);
+                row_of(batch, std::min(first + row, batch.dims()[0] - 1)), bytes);
   return taken;
 }
 
@@ -204,29 +206,28 @@ class Cacher {
     return filled;
   }
 
-  // The features of a batch that is padded to the Program's and begins with row `first`.
+  // The features of a batch from row `first` on, padded to the Program's size.
   std::vector<Tensor> run(const Batch& batch, int64_t first) {
-    for (const auto& [name, tensor] : batch.inputs) {
-      if (program_->has_input(name)) program_->set_input(name, rows_from(tensor, first, options_.batch_size));
+    Inputs inputs;
+    for (const auto& [name, tensor] : batch.inputs) inputs[name] = rows_from(tensor, first, options_.batch_size);
+    for (const auto& [name, tensor] : inputs) {
+      if (program_->has_input(name)) program_->set_input(name, tensor);
     }
     program_->run();
     std::vector<Tensor> values;
-    for (const std::string& name : features_->names) {
-      auto input = batch.inputs.find(name);
-      values.push_back(input == batch.inputs.end() ? program_->output(name)
-                                                   : rows_from(input->second, first, options_.batch_size));
-    }
+    for (const std::string& name : features_->names)
+      values.push_back(inputs.contains(name) ? inputs.at(name) : program_->output(name));
     return values;
   }
 
-  // A sample must have the same features wherever it stands in a batch, and beside whichever others.
+  // A sample must have the same features wherever it stands in a batch and whatever else is there: the last of a batch
+  // must have them in a batch of nothing else.
   void refuse_mixing(const Batch& batch) {
-    if (options_.batch_size == 1) return;
-    std::vector<Tensor> values = run(batch, 0), turned = run(batch, 1);
-    for (size_t i = 0; i < values.size(); ++i) {
-      // With rows that come again there is no row behind the last that the first batch has in its place.
-      int64_t rows = std::min(batch.count, options_.batch_size) - 1;
-      if (rows < 1 || is_about(rows_from(values[i], 1, rows), rows_from(turned[i], 0, rows))) continue;
+    int64_t last = batch.count - 1;
+    if (last == 0) return;
+    std::vector<Tensor> among_others = run(batch, 0), alone = run(batch, last);
+    for (size_t i = 0; i < alone.size(); ++i) {
+      if (is_about(copy_of_row(among_others[i], last), copy_of_row(alone[i], 0))) continue;
       throw UsageError("features cannot be kept: \"", features_->names[i],
                        "\" of a sample depends on the other samples of its batch");
     }

@@ -63,7 +63,7 @@ class Training {
     options_.optimiser.type = type;
     options_.optimiser.momentum = 0.9;
     options_.optimiser.weight_decay = 0.01;
-    options_.trainable = session_->parameters();
+    options_.trainable = test::trained(network, session_->parameters());
     if (network.make) options_.loss.type = LossType::mse;
   }
 
@@ -177,7 +177,7 @@ TEST_P(BuiltNetwork, ChangesByEachFusionThatItIsMadeFor) {
     Session session(network.make(), {}, {.disabled = {disabled}});
     TrainingOptions options;
     options.loss.type = LossType::mse;
-    options.trainable = session.parameters();
+    options.trainable = test::trained(network, session.parameters());
     return session.text_after("lay_out", {{"x", network.x}}, &options);
   };
   for (const std::string& name : network.made_for) EXPECT_NE(text(name), text("")) << name;
@@ -201,7 +201,8 @@ TEST_F(FusionTest, TheEnvironmentSwitchesThemOff) {
   std::string text = session.text_after("recognise", {{"x", {5, 12}}}, nullptr);
   EXPECT_EQ(text.find("Mish"), std::string::npos) << text;
   EXPECT_EQ(text.find("Swish"), std::string::npos) << text;
-  EXPECT_NE(Session(network_named("gates").make(), {}).text_after("recognise", {{"x", {5, 12}}}, nullptr).find("Mish"), std::string::npos);
+  EXPECT_NE(Session(network_named("gates").make(), {}).text_after("recognise", {{"x", {5, 12}}}, nullptr).find("Mish"),
+            std::string::npos);
 }
 
 // Unlike other fusions, sparse gradients change no bit, and only where nothing else reads the gradient.
@@ -213,7 +214,8 @@ TEST_F(FusionTest, AnEmbeddingTrainsToTheSameBits) {
   };
   auto trained = [&](const Rule& rule, DType dtype, const std::string& disabled, int threads) {
     test::ThreadCount some(threads);
-    Session session(network_named("embedding").make(), {}, {.double_precision = dtype == DType::f64, .disabled = {disabled}});
+    Session session(network_named("embedding").make(), {},
+                    {.double_precision = dtype == DType::f64, .disabled = {disabled}});
     TrainingOptions options;
     options.loss.type = LossType::mse;
     options.optimiser.type = rule.type;
