@@ -57,6 +57,7 @@ class TrainRun {
     open_model();
     open_data();
     Progress progress({.style = parse_log_style(switches_.log)});
+    cache_features(progress);
     Trainer trainer(model_->session(), *train_, split_.train, validation_source(), split_.validation, trainer_options(),
                     callbacks(progress));
     std::optional<int64_t> behind;
@@ -129,6 +130,25 @@ class TrainRun {
     } else {
       split_ = {all_indices(*train_), {}};
     }
+  }
+
+  // Features take the place of the data from here on.
+  void cache_features(Progress& progress) {
+    std::optional<FeatureCacheOptions> options = config_.cache_options();
+    if (!options) return;
+    int64_t batch = 0;
+    options->on_begin = [&](const FrozenPart& frozen, int64_t samples, int64_t batches) {
+      progress.note(to_text(frozen, samples, *options));
+      progress.begin_pass("features", batches);
+    };
+    options->on_batch = [&](int64_t samples) { progress.step({++batch, samples, std::nullopt, std::nullopt}); };
+    std::vector<FeatureSource> sources{{train_.get(), split_.train}};
+    if (validation_) sources.push_back({validation_.get(), split_.validation});
+    else sources[0].indices = all_indices(*train_);
+    auto features = graft::cache_features(model_->session(), trainer_options().training, sources, *options);
+    progress.end_pass();
+    raw_.push_back(std::exchange(train_, std::move(features[0])));
+    if (validation_) raw_.push_back(std::exchange(validation_, std::move(features[1])));
   }
 
   const Dataset* validation_source() const {
@@ -267,6 +287,7 @@ class TrainRun {
   std::optional<ModelSession> model_;
   std::string trained_output_;  // of a head that was added
   std::vector<std::string> trainable_;
+  std::vector<std::unique_ptr<Dataset>> raw_;  // what features were computed of
   std::unique_ptr<Dataset> train_, validation_;
   Split split_;
   std::string resolved_;

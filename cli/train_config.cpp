@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "cli/command.h"
 
 namespace graft {
@@ -29,6 +31,20 @@ void set_size(ImageOptions& images, const std::string& size) {
   };
   images.height = side(size.substr(0, cross));
   images.width = cross == std::string::npos ? *images.height : side(size.substr(cross + 1));
+}
+
+// "512MB", "8GB", "1000000": bytes, in powers of 1024.
+int64_t byte_size(const std::string& flag, const std::string& text) {
+  size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+  std::string unit = text.substr(digits);
+  constexpr const char* units[] = {"", "KB", "MB", "GB", "TB"};
+  const auto* found = std::find(std::begin(units), std::end(units), unit);
+  constexpr size_t longest = 9;
+  if (digits == 0 || (digits > longest && !unit.empty()) || digits > 2 * longest || found == std::end(units))
+    throw UsageError(flag, " wants a whole number with KB, MB, GB or TB, such as 8GB, got \"", text, '"');
+  int64_t bytes = std::stoll(text.substr(0, digits));
+  for (const auto* step = std::begin(units); step != found; ++step) bytes = checked_mul(bytes, 1024);
+  return bytes;
 }
 
 }  // namespace
@@ -89,6 +105,9 @@ TrainConfig::TrainConfig() {
   add("loader-threads", &loader_threads, "Threads that read samples", "1");
   add("length-buckets", &length_buckets, "Cut batches of token sequences to the next of a few lengths", "on|off",
       {"on", "off"});
+  add("cache-features", &cache_features, "Compute what is frozen once a sample and keep it", "off|memory|disk",
+      {"off", "memory", "disk"});
+  add("cache-limit", &cache_limit, "Bytes that it may take; half of the memory, or of what the disk has left", "8GB");
   add("size", &size, "Images are resized to this; the model's own size unless given", "HxW");
   add("layout", &layout, "Images for the model", "nchw|nhwc", {"nchw", "nhwc"});
   add("color", &color, "Images for the model", "rgb|bgr|grey", {"rgb", "bgr", "grey"});
@@ -179,6 +198,20 @@ LoaderOptions TrainConfig::loader_options(Session& session, const Dataset& datas
   return order;
 }
 
+std::optional<FeatureCacheOptions> TrainConfig::cache_options() const {
+  if (cache_features == "off" && !cache_limit.empty())
+    throw UsageError("--cache-limit is there for --cache-features memory or disk");
+  if (cache_features == "off") return {};
+  TrainerOptions run = trainer_options();
+  FeatureCacheOptions options{.place = cache_features == "disk" ? FeaturePlace::disk : FeaturePlace::memory,
+                              .folder = out,
+                              .batch_size = run.batch_size,
+                              .on_bad_sample = run.on_bad_sample,
+                              .loader_threads = run.loader_threads};
+  if (!cache_limit.empty()) options.limit = byte_size("--cache-limit", cache_limit);
+  return options;
+}
+
 DatasetOptions TrainConfig::dataset_options(const Session& session) const {
   DatasetOptions options;
   for (const Value* input : session.graph().inputs) options.inputs.push_back({input->name, input->dtype, input->dims});
@@ -217,6 +250,15 @@ std::string to_text(const LengthBuckets& buckets) {
   std::string lengths;
   for (int64_t length : buckets.lengths()) lengths += cat(lengths.empty() ? "" : ", ", length);
   return "lengths: batches are cut to " + lengths + " tokens";
+}
+
+std::string to_text(const FrozenPart& frozen, int64_t samples, const FeatureCacheOptions& options) {
+  constexpr double mb = 1 << 20;
+  std::string names;
+  for (const auto& feature : frozen.features) names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", feature.name);
+  return fmt::format("features: the part up to {} is frozen, {} bytes a sample, {:.1f} MB {}", names, frozen.bytes(),
+                     static_cast<double>(frozen.bytes() * samples) / mb,
+                     options.place == FeaturePlace::disk ? "on the disk" : "in memory");
 }
 
 std::string to_text(const MixedNodes& nodes) {

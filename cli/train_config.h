@@ -4,6 +4,7 @@
 #include "cli/settings.h"
 #include "importers/data/options.h"
 #include "importers/onnx/model.h"
+#include "runtime/training/feature_cache.h"
 #include "runtime/training/trainer.h"
 
 namespace graft {
@@ -31,7 +32,7 @@ struct TrainConfig {
   std::string batchnorm = "live", dtype = "f32", export_dtype = "f32", device = "cpu", monitor = "loss";
   std::string recompute, memory_limit;
   int64_t patience = 0, seed = 42, loader_threads = 1;
-  std::string on_bad_sample = "fail", length_buckets = "on";
+  std::string on_bad_sample = "fail", length_buckets = "on", cache_features = "off", cache_limit;
   // Data.
   std::string size, layout, color, resize, interpolation, label, task = "auto";
   std::optional<double> scale, padding;
@@ -46,6 +47,8 @@ struct TrainConfig {
   SessionOptions session_options() const;
   SaveOptions save_options() const;
   TrainerOptions trainer_options() const;
+  // Nothing where features are not kept.
+  std::optional<FeatureCacheOptions> cache_options() const;
   DatasetOptions dataset_options(const Session& session) const;
   // In the order of the data. `compile`, see find_length_buckets, is for the Programs that its batches will run.
   LoaderOptions loader_options(Session& session, const Dataset& dataset, const Compile& compile) const;
@@ -56,6 +59,8 @@ std::vector<std::string> data_flags();
 
 // "lengths: batches are cut to 16, 24, 32 tokens", for the log.
 std::string to_text(const LengthBuckets& buckets);
+// "features: the part up to "pooled" is frozen, 8192 bytes a sample, 15.6 MB in memory", for the log.
+std::string to_text(const FrozenPart& frozen, int64_t samples, const FeatureCacheOptions& options);
 // "bfloat16: 120 nodes; for want of a kernel in float32: 2 Softmax", for the log.
 std::string to_text(const MixedNodes& nodes);
 // "recompute: 40 values, planned peak 930.6 -> 465.0 MB, about +3.1 % FLOPs", for the log.

@@ -141,11 +141,22 @@ class Planner {
 
   static bool is_prologue(const Value* value) { return value->producer && value->producer->stage == Stage::prologue; }
 
+  // What only the prologue reads lies in the arena, which the step has not begun to use then.
+  bool is_read_by_step(const Value* root) const {
+    auto outlives = [&](const Value* value) {
+      return kept_.count(value) || std::any_of(value->users.begin(), value->users.end(),
+                                               [](const Node* user) { return user->stage == Stage::step; });
+    };
+    auto found = aliases_.find(root);
+    return outlives(root) ||
+           (found != aliases_.end() && std::any_of(found->second.begin(), found->second.end(), outlives));
+  }
+
   void extend_lives() {
     for (const auto& node : graph_.nodes()) {
       for (const Value* output : node->outputs) {
         if (!output || root_of(output) != output) continue;
-        if (is_prologue(output)) {
+        if (is_prologue(output) && is_read_by_step(output)) {
           plan_.places[output] = {Space::prologue, output, plan_.prologue_bytes};
           plan_.prologue_bytes = checked_add(plan_.prologue_bytes, bytes_of(*output));
         } else {

@@ -61,22 +61,6 @@ std::vector<Value*> states_named(const Graph& graph, const std::set<std::string>
   return found;
 }
 
-// What the loss is computed on: a last activation that belongs to the loss is left out.
-Value* prediction_of(const Graph& graph, const std::string& name, LossType loss) {
-  Value* output = name.empty() ? graph.outputs.at(0) : graph.find(name);
-  if (!output) {
-    std::vector<std::string> names;
-    for (const Value* known : graph.outputs) names.push_back(known->name);
-    throw UsageError("the model has no value \"", name, "\" to train on; nearest: \"",
-                     nearest_names(name, names, 1).at(0), '"');
-  }
-  Logits logits = logits_of(output);
-  bool softmax = logits.activation == LastActivation::softmax || logits.activation == LastActivation::log_softmax;
-  bool sigmoid = logits.activation == LastActivation::sigmoid;
-  bool belongs = (softmax && loss == LossType::cross_entropy) || (sigmoid && loss == LossType::bce);
-  return belongs ? logits.value : output;
-}
-
 // Which states a Program may lay otherwise, see Session::finish.
 bool leave_all(const State&) { return false; }
 // With accumulation another Program writes the parameters: their layouts are still chosen by the step.
@@ -147,21 +131,42 @@ std::vector<std::string> Session::match(const std::vector<std::string>& train,
   return names;
 }
 
+Value* Session::prediction_of(const Graph& graph, const std::string& name, LossType loss) {
+  Value* output = name.empty() ? graph.outputs.at(0) : graph.find(name);
+  if (!output) {
+    std::vector<std::string> names;
+    for (const Value* known : graph.outputs) names.push_back(known->name);
+    throw UsageError("the model has no value \"", name, "\" to train on; nearest: \"",
+                     nearest_names(name, names, 1).at(0), '"');
+  }
+  Logits logits = logits_of(output);
+  bool softmax = logits.activation == LastActivation::softmax || logits.activation == LastActivation::log_softmax;
+  bool sigmoid = logits.activation == LastActivation::sigmoid;
+  bool belongs = (softmax && loss == LossType::cross_entropy) || (sigmoid && loss == LossType::bce);
+  return belongs ? logits.value : output;
+}
+
 std::unique_ptr<Graph> Session::specialised(const std::map<std::string, Dims>& dims, Mode mode,
                                             const std::set<std::string>& live, const Watch& watch) {
   std::unique_ptr<Graph> graph = graph_->clone();
   if (watch) watch("classify", *graph);
   set_mode(*graph, mode == Mode::train, live);
-  specialise(*graph, dims, evaluator());
+  bool rest = names_features(dims);
+  specialise(*graph, rest ? input_dims(dims) : dims, evaluator());
   if (mode == Mode::train) seed_dropout(*graph, options_.seed);
   if (watch) watch("specialise", *graph);
   decompose(*graph, expand_, evaluator());
   if (watch) watch("decompose", *graph);
   recognise(*graph, options_.disabled);
+  if (rest) keep_rest(*graph);
   graph->prune();
   if (watch) watch("recognise", *graph);
   verify(*graph);
   return graph;
+}
+
+void Session::fold(Graph& graph, const std::set<std::string>& trained) const {
+  if (!options_.disabled.count("fold_normalization")) fold_normalization(graph, trained);
 }
 
 std::shared_ptr<Program> Session::cached(const std::string& key) {
@@ -212,6 +217,11 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
     const Layout& layout = store_.entry(name).layout;
     if (!layout.is_plain(state.in->dims) || !may_lay_out(state)) masters[name] = layout;
   }
+  for (const Value* input : graph.inputs) {
+    if (!split_ || !split_->layouts.contains(input->name)) continue;
+    Layout& layout = masters[input->name] = split_->layouts.at(input->name);
+    layout.padded[0] = input->dims[0];
+  }
   split_prologue(graph);
   lay_out(graph, masters);
   if (!options_.disabled.count("join_sums")) join_sums(graph);
@@ -249,6 +259,7 @@ std::shared_ptr<Program> Session::forward(const std::map<std::string, Dims>& dim
   auto graph = specialised(dims, mode, all_parameters(), {});
   // A forward pass in training mode shows what training computes; it leaves the statistics as they are.
   for (auto& state : graph->states) state.out = nullptr;
+  fold(*graph, trained_);
   graph->prune();
   return compile(key, std::move(graph), leave_all, {});
 }
@@ -293,6 +304,7 @@ std::unique_ptr<Graph> Session::training_graph(const std::map<std::string, Dims>
                                                std::unique_ptr<Graph>* apply, const Watch& watch) {
   std::set<std::string> trainable(options.trainable.begin(), options.trainable.end());
   auto graph = specialised(dims, Mode::train, options.batchnorm_live ? trainable : std::set<std::string>{}, watch);
+  fold(*graph, trainable);
   Value* prediction = prediction_of(*graph, options.output, options.loss.type);
   graph->outputs.clear();
   Loss loss = add_loss(*graph, prediction, options.loss);
@@ -335,6 +347,7 @@ std::shared_ptr<Program> Session::evaluation(const std::map<std::string, Dims>& 
   std::string key = key_of("evaluation " + key_of(loss) + ' ' + output, dims);
   if (auto known = cached(key)) return known;
   auto graph = specialised(dims, Mode::infer, {}, {});
+  fold(*graph, trained_);
   Value* prediction = prediction_of(*graph, output, loss.type);
   graph->outputs.clear();
   Loss added = add_loss(*graph, prediction, loss);
@@ -345,6 +358,7 @@ std::shared_ptr<Program> Session::evaluation(const std::map<std::string, Dims>& 
 }
 
 TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
+  trained_ = {options.trainable.begin(), options.trainable.end()};
   std::string configuration = key_of(options);
   std::string key = key_of("training " + configuration, dims);
   std::string apply_key = "apply " + configuration;
@@ -463,6 +477,7 @@ std::string Session::text_after(const std::string& pass, const std::map<std::str
   std::unique_ptr<Graph> apply;
   try {
     auto graph = options ? training_graph(dims, *options, &apply, watch) : specialised(dims, Mode::infer, {}, watch);
+    if (!options) fold(*graph, trained_);
     DType dtype = options ? options->dtype : DType::f32;
     if (text.empty()) finish(*graph, options ? lays_out_step(*options) : leave_all, watch, dtype);
   } catch (const Error&) {

@@ -73,6 +73,18 @@ struct StepCost {
   double flops = 0;
 };
 
+// What the frozen part of a training configuration gives to the rest: the same for a sample in every epoch.
+struct FrozenPart {
+  struct Feature {
+    std::string name;
+    DType dtype = DType::undefined;
+    Dims dims;  // of a sample, without the batch
+    int64_t bytes() const { return byte_count(dtype, dims); }
+  };
+  std::vector<Feature> features;  // inputs of the model that the rest reads too among them
+  int64_t bytes() const;          // of a sample
+};
+
 class Session {
  public:
   // `graph` as importers/onnx gives it. Classifies parameters and moves them into the store. UsageError for options out
@@ -103,6 +115,14 @@ class Session {
   // UsageError where a step does not fit the limit of memory, with the least that it takes and the largest batch that
   // fits.
   TrainingPrograms training(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
+
+  // Splits training where its frozen part ends, for inputs of these dims, the batch first. From then on training() and
+  // evaluation() with the output of `options` take dims of the features in place of those of the inputs: then they
+  // compute the rest alone. UsageError where nothing can be split off. Gives up all Programs.
+  const FrozenPart& split(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
+  // Computes the features that are no inputs of the model, its outputs, from inputs of these dims, in inference mode:
+  // what is frozen knows no other.
+  std::shared_ptr<Program> frozen(const std::map<std::string, Dims>& dims);
 
   ProgramCounts program_counts() const;
   // Of the last training Program that was compiled in mixed precision.
@@ -141,6 +161,11 @@ class Session {
                                    const CompileOptions& options);
   [[noreturn]] void refuse(const std::map<std::string, Dims>& dims, const TrainingOptions& options, int64_t least);
   std::set<std::string> all_parameters() const;
+  // What the loss is computed on: a last activation that belongs to the loss is left out.
+  static Value* prediction_of(const Graph& graph, const std::string& name, LossType loss);
+  bool names_features(const std::map<std::string, Dims>& dims) const;
+  std::map<std::string, Dims> input_dims(const std::map<std::string, Dims>& features) const;
+  void keep_rest(Graph& graph) const;
   std::shared_ptr<Program> cached(const std::string& key);
   void make_room();
 
@@ -157,6 +182,20 @@ class Session {
   ProgramCounts counts_;
   MixedNodes mixed_nodes_;
   Recomputed recomputed_;
+  // Folds normalisations where that is not switched off, all but those of `trained` parameters.
+  void fold(Graph& graph, const std::set<std::string>& trained) const;
+  // Parameters of the training configuration that was asked for last. Programs that only read do not fold them either:
+  // they would have to do so whenever they run.
+  std::set<std::string> trained_;
+  struct SplitModel {
+    FrozenPart frozen;
+    std::string output;                  // that the rest leads to
+    std::map<std::string, Dims> inputs;  // of a sample
+    // How features lie where the frozen part ends, in a batch of any size: the rest takes them so, and chooses what it
+    // would choose behind that part.
+    std::map<std::string, Layout> layouts;
+  };
+  std::optional<SplitModel> split_;
   std::set<std::string> settled_;  // training configurations that have chosen the layouts of their parameters
   std::shared_ptr<Arena> arena_;   // the largest so far
 };

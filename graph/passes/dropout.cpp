@@ -4,6 +4,11 @@
 
 namespace graft {
 
+bool is_random(const Node& node) {
+  return node.domain.empty() && (node.type.starts_with("Random") || node.type == "Bernoulli" ||
+                                 node.type == "Multinomial" || node.type == "Dropout");
+}
+
 bool is_mask_read(const Graph& graph, const Node& dropout) {
   const Value* mask = dropout.output(1);
   if (!mask) return false;

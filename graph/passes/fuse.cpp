@@ -3,6 +3,7 @@
 #include <numeric>
 #include <unordered_set>
 
+#include "graph/passes/dropout.h"
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
 #include "ops/op.h"
@@ -135,9 +136,7 @@ class Fuser {
   // What a node computes, as text; nullopt where two equal nodes may differ.
   static std::optional<std::string> key_of(const Node& node) {
     constexpr int64_t longest = 4096;
-    bool random = node.type.starts_with("Random") || is_onnx(node, "Bernoulli") || is_onnx(node, "Multinomial") ||
-                  is_onnx(node, "Dropout");
-    if (random) return std::nullopt;
+    if (is_random(node)) return std::nullopt;
     std::ostringstream key;
     key << node.domain << '.' << node.type << '.' << static_cast<int>(node.device) << '.' << node.forward;
     for (const Value* input : node.inputs) key << ',' << (input ? input->id : -1);

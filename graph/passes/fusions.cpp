@@ -18,6 +18,8 @@ const std::vector<std::string>& fusion_names() {
       "normalization_activation",
       "depthwise_normalization",
       "attention",
+      // behind it
+      "fold_normalization",
       // fuse
       "remove_identities",
       "merge_transposes",

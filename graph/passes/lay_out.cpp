@@ -11,7 +11,7 @@ namespace {
 
 class LayoutChooser {
  public:
-  LayoutChooser(Graph& graph, const std::map<std::string, Layout>& masters) : graph_(graph) {
+  LayoutChooser(Graph& graph, const std::map<std::string, Layout>& masters) : graph_(graph), masters_(masters) {
     for (const auto& value : graph.values()) {
       if (value->role == Role::result) continue;
       value->layout = Layout::plain(value->dims);
@@ -24,7 +24,9 @@ class LayoutChooser {
 
   void run() {
     std::vector<Blocker> missing;
-    for (Node* node : graph_.node_list()) {
+    std::vector<Node*> nodes = graph_.node_list();
+    lay_inputs();
+    for (Node* node : nodes) {
       if (is_working_copy(*node)) {
         working_copies_.push_back(node);
         node->outputs[0]->layout = Layout::plain(node->outputs[0]->dims);
@@ -48,6 +50,22 @@ class LayoutChooser {
   static bool is_working_copy(const Node& node) {
     return node.domain.empty() && node.type == "Cast" && node.inputs[0]->is_state() &&
            node.inputs[0]->dtype == DType::f32 && node.outputs[0]->dtype == DType::bf16;
+  }
+
+  // Inputs come plain. One that is wanted otherwise is laid out once, before all that reads it.
+  void lay_inputs() {
+    graph_.insert_before(graph_.nodes().empty() ? nullptr : graph_.nodes().front().get());
+    for (Value* input : graph_.inputs) {
+      auto wanted = masters_.find(input->name);
+      if (wanted == masters_.end() || wanted->second == input->layout) continue;
+      std::vector<Node*> users = input->users;
+      Value* laid = as(input, wanted->second);
+      for (Node* user : users) {
+        for (size_t i = 0; i < user->inputs.size(); ++i) {
+          if (user->inputs[i] == input) graph_.set_input(user, i, laid);
+        }
+      }
+    }
   }
 
   static double traffic(const Value& value) { return 2.0 * static_cast<double>(byte_count(value.dtype, value.dims)); }
@@ -136,6 +154,7 @@ class LayoutChooser {
   }
 
   Graph& graph_;
+  const std::map<std::string, Layout>& masters_;
   std::unordered_set<const Value*> free_states_;
   std::vector<Node*> working_copies_;
   std::unordered_map<const Value*, std::vector<Value*>> copies_;

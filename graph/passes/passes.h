@@ -59,6 +59,25 @@ int join_depthwise(Graph& graph);
 // "attention": what stands between two products and their softmax becomes one node with them. Returns how many.
 int join_attention(Graph& graph);
 
+// "fold_normalization": a BatchNormalization with the statistics of the file goes into the weights of the convolution
+// before it, where none of its numbers nor of the convolution's are `trained` or written. Before differentiation.
+// Returns how many.
+int fold_normalization(Graph& graph, const std::set<std::string>& trained);
+
+// Where the part of a graph ends that gives a sample the same values whenever it runs.
+struct Frontier {
+  std::vector<Value*> values;   // that nodes behind read, inputs of the graph among them
+  const Node* first = nullptr;  // behind
+};
+// Behind it is what depends on `trained` states, on states that are written (statistics that follow the batch, the
+// count of random numbers) or on chance, and what cannot be cut off: a result that `can_cut` refuses, and whatever only
+// constants and states lead to.
+Frontier find_frontier(const Graph& graph, const std::set<std::string>& trained,
+                       const std::function<bool(const Value&)>& can_cut);
+// Makes these values the inputs of the graph, under their names; what led to them goes. All that its outputs need must
+// be there.
+void cut_at(Graph& graph, const std::vector<Value*>& values);
+
 // Adds the nodes that compute d(sum of seeds * targets)/d(wanted). Targets and wanted are values of the graph; a seed
 // is a value of its target's shape. Returns one gradient for each wanted value, nullptr where none flows.
 // UnsupportedError that lists every node on the way whose operator has no gradient.
@@ -86,7 +105,8 @@ MixedNodes mix_precision(Graph& graph);
 void split_prologue(Graph& graph);
 
 // Chooses a candidate of every node's kernel over the whole graph, sets the layouts of all values and inserts Reorder
-// nodes. `masters` gives the layouts of states that are fixed; states without one take what the graph likes best.
+// nodes. `masters` gives the layouts of states that are fixed, and those that are wanted of inputs, which come plain;
+// states without one take what the graph likes best.
 void lay_out(Graph& graph, const std::map<std::string, Layout>& masters);
 
 // "join_sums": lets kernels that can add while they read take in an Add of two values that lie alike. Layouts are final

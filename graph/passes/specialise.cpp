@@ -2,6 +2,7 @@
 // condition became known. ONNX's own data propagation covers eleven operators; folding by our kernels covers all.
 #include <algorithm>
 
+#include "graph/passes/dropout.h"
 #include "graph/passes/passes.h"
 #include "ops/op.h"
 
@@ -120,9 +121,7 @@ class Specialiser {
       if (unfolded != unfolded_.end()) missing = unfolded->second;
       return !v || (v->is_constant() && v->data.defined()) || unfolded != unfolded_.end();
     });
-    bool random = node->type.starts_with("Random") || node->type == "Bernoulli" || node->type == "Multinomial" ||
-                  node->type == "Dropout";
-    if (!constant || random || bytes > fold_limit_bytes) return;
+    if (!constant || is_random(*node) || bytes > fold_limit_bytes) return;
     if (missing) {
       for (const Value* output : node->outputs) unfolded_[output] = missing;
       return;

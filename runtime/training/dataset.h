@@ -28,6 +28,8 @@ class Dataset {
   virtual int64_t label_of(int64_t index) const = 0;
   // What a person calls the sample: a file name, a row.
   virtual std::string describe(int64_t index) const = 0;
+  // Whether a sample is the same whenever it is read: not where it is augmented at random.
+  virtual bool repeats() const { return true; }
   // Called from several threads at once. DataError names the sample.
   virtual Sample read(int64_t index) const = 0;
 };

@@ -175,7 +175,12 @@ std::optional<LengthBuckets> find_length_buckets(Session& session, const Dataset
                                                  const std::vector<int64_t>& indices, const Compile& compile) {
   const Graph& graph = session.graph();
   auto tokens = find_token_inputs(graph);
-  if (!tokens) return {};
+  // Features in place of inputs are as long as they were computed.
+  bool of_model = std::ranges::all_of(dataset.input_names(), [&](const std::string& name) {
+    const Value* value = graph.find(name);
+    return value && value->role == Role::input;
+  });
+  if (!tokens || !of_model) return {};
   std::map<std::string, Dims> dims = sample_dims(dataset, indices);
   std::optional<int64_t> longest;
   for (const auto& [name, axis] : tokens->axes) {

@@ -63,7 +63,7 @@ class Training {
     options_.optimiser.type = type;
     options_.optimiser.momentum = 0.9;
     options_.optimiser.weight_decay = 0.01;
-    options_.trainable = session_->parameters();
+    options_.trainable = test::trained(network, session_->parameters());
     if (network.make) options_.loss.type = LossType::mse;
   }
 
@@ -177,7 +177,7 @@ TEST_P(BuiltNetwork, ChangesByEachFusionThatItIsMadeFor) {
     Session session(network.make(), {}, {.disabled = {disabled}});
     TrainingOptions options;
     options.loss.type = LossType::mse;
-    options.trainable = session.parameters();
+    options.trainable = test::trained(network, session.parameters());
     return session.text_after("lay_out", {{"x", network.x}}, &options);
   };
   for (const std::string& name : network.made_for) EXPECT_NE(text(name), text("")) << name;

@@ -57,6 +57,23 @@ TEST(PlanMemory, AValueReadLaterIsNotOverwritten) {
   EXPECT_NE(plan.places.at(a).offset, plan.places.at(b).offset);
 }
 
+TEST(PlanMemory, WhatOnlyThePrologueReadsIsNotKept) {
+  Chain c;
+  Value* state = c.graph.add_state("w", StateKind::parameter, DType::f32, {256});
+  Node* folded = c.node({state});
+  Node* packed = c.node({folded->outputs[0]});
+  Node* output = c.node({packed->outputs[0]}, {}, {{0, 0}});
+  for (Node* node : {folded, packed, output}) node->stage = Stage::prologue;
+  Value* y = c.node({c.x, output->outputs[0]})->outputs[0];
+  c.graph.outputs = {y};
+  auto plan = c.plan();
+  EXPECT_EQ(plan.prologue_bytes, 1024);
+  EXPECT_EQ(plan.places.at(folded->outputs[0]).space, Space::arena);
+  EXPECT_EQ(plan.places.at(packed->outputs[0]).space, Space::prologue);  // the step reads a view of it
+  c.graph.outputs = {y, folded->outputs[0]};
+  EXPECT_EQ(c.plan().prologue_bytes, 2048);
+}
+
 TEST(PlanMemory, AViewKeepsItsBytesAlive) {
   Chain c;
   Value* a = c.node({c.x})->outputs[0];

@@ -163,6 +163,18 @@ std::unique_ptr<Graph> regions() {
   return b.end(b.convolution(b.call("LeakyRelu", {h}), channels, channels, 1));
 }
 
+// Two convolutions with normalisations, and the same again behind one that is trained. Window, strides and a bias vary.
+std::unique_ptr<Graph> backbone() {
+  Builder b;
+  Value* x = b.input({0, 3, 9, 7});
+  Value* h = b.call("Conv", {x, b.weight({19, 3, 3, 3}), b.weight({19})}, {{"strides", std::vector<int64_t>{2, 2}}});
+  h = b.call("Sigmoid", {b.normalization(h, 19)});
+  h = b.call("Sigmoid", {b.normalization(b.convolution(h, 19, 19, 3, 19), 19)});
+  h = b.convolution(h, 19, 16, 1);
+  h = b.call("Sigmoid", {b.normalization(b.convolution(h, 16, 16, 3), 16)});
+  return b.end(b.convolution(h, 16, 5, 1));
+}
+
 // Rows of a table, picked more than once and from the end too.
 std::unique_ptr<Graph> embedding() {
   constexpr int64_t rows = 11, width = 8;
@@ -212,8 +224,19 @@ const std::vector<Network>& networks() {
       {"regions", regions, {3, 3, 9, 7}, {3, 19, 9, 7}, {"elementwise"}},
       {"squeeze_excite", squeeze_excite, {3, 24, 8, 7}, {3, 24, 8, 7}, {"elementwise"}},
       {"gates", gates, {5, 12}, {5, 7}, {"swish", "mish"}},
-      {"embedding", embedding, {3, 6}, {3, 6, 4}, {"sparse_gradients"}}};
+      {"embedding", embedding, {3, 6}, {3, 6, 4}, {"sparse_gradients"}},
+      {"backbone",
+       backbone,
+       {3, 3, 9, 7},
+       {3, 5, 4, 3},
+       {"fold_normalization"},
+       {"w0", "w1", "w2", "w3", "w6", "w7", "w8", "w12", "w13", "w14"}}};
   return all;
+}
+
+std::vector<std::string> trained(const Network& network, std::vector<std::string> parameters) {
+  std::erase_if(parameters, [&](const std::string& name) { return network.frozen.count(name) > 0; });
+  return parameters;
 }
 
 std::vector<Network> built() {
