@@ -8,120 +8,13 @@
 #include <unordered_set>
 
 #include "graph/flops.h"
+#include "graph/passes/copy_into_backward.h"
 
 namespace graft {
 namespace {
 
 // Nodes by their place in the order of the graph.
 using Indices = std::vector<size_t>;
-
-bool is_forward(const Node& node) { return node.provenance.direction == Direction::forward; }
-
-// Nodes of a step by when they run: in forward, or behind it. Between the nodes of backward there are some of forward's
-// too, which stand where backward wants them, such as a Reorder of what it reads.
-enum class Time : uint8_t { prologue, early, late };
-
-std::vector<Time> times_of(const Graph& graph) {
-  std::unordered_set<const Value*> kept(graph.outputs.begin(), graph.outputs.end());
-  for (const State& state : graph.states) kept.insert(state.out);
-  const std::vector<Node*> nodes = graph.node_list();
-  std::vector<Time> times(nodes.size(), Time::prologue);
-  std::unordered_set<const Node*> early;
-  auto is_backward = [](const Node* node) { return node->stage == Stage::step && !is_forward(*node); };
-  const auto begin = std::find_if(nodes.begin(), nodes.end(), is_backward) - nodes.begin();
-  auto serves_forward = [&](const Value* value) {
-    return value && (kept.count(value) || std::any_of(value->users.begin(), value->users.end(),
-                                                      [&](const Node* user) { return early.count(user) > 0; }));
-  };
-  for (size_t i = nodes.size(); i-- > 0;) {
-    const Node& node = *nodes[i];
-    if (node.stage != Stage::step) continue;
-    bool is_early = is_forward(node) && (static_cast<std::ptrdiff_t>(i) < begin ||
-                                         std::any_of(node.outputs.begin(), node.outputs.end(), serves_forward));
-    times[i] = is_early ? Time::early : Time::late;
-    if (is_early) early.insert(&node);
-  }
-  return times;
-}
-
-// --- The graph with some of its nodes computed again ---
-
-class Copier {
- public:
-  Copier(Graph& graph, const std::vector<bool>& chosen)
-      : graph_(graph), nodes_(graph.node_list()), times_(times_of(graph)) {
-    for (size_t i = 0; i < nodes_.size(); ++i) {
-      if (chosen[i]) chosen_.insert(nodes_[i]);
-    }
-    for (const State& state : graph.states) {
-      if (!state.out) continue;
-      new_states_.insert(state.out);
-      if (state.in->kind == StateKind::statistic) gone_.insert(state.in);
-    }
-  }
-
-  // Copy -> original.
-  Origins run() {
-    const Provenance before = graph_.provenance();
-    for (size_t at = 0; at < nodes_.size(); ++at) {
-      if (times_[at] != Time::late) continue;
-      Node* node = nodes_[at];
-      graph_.insert_before(node);
-      for (size_t i = 0; i < node->inputs.size(); ++i) {
-        Value* again = copy_of(node->inputs[i]);
-        if (again != node->inputs[i]) graph_.set_input(node, i, again);
-      }
-    }
-    graph_.insert_before(nullptr);
-    graph_.set_provenance(before);
-    graph_.prune();
-    graph_.sort();
-    return std::move(origins_);
-  }
-
- private:
-  Value* copy_of(Value* value) {
-    if (!value || !value->producer || !chosen_.count(value->producer)) return value;
-    auto known = copies_.find(value->producer);
-    Node* copy = known != copies_.end() ? known->second : copy_node(*value->producer);
-    return copy->outputs[static_cast<size_t>(value->index)];
-  }
-
-  // Statistics are updated once, and what they were is gone in backward.
-  Node* copy_node(const Node& from) {
-    std::vector<Value*> operands;
-    for (Value* input : from.inputs) operands.push_back(gone_.count(input) ? nullptr : copy_of(input));
-    graph_.set_provenance({from.provenance.source, Direction::backward});
-    Node* node = graph_.add_node(from.domain, from.type, std::move(operands), from.outputs.size(), from.attributes);
-    node->name = from.name;
-    node->device = from.device;
-    for (size_t i = 0; i < from.outputs.size(); ++i) {
-      const Value* original = from.outputs[i];
-      if (!original || new_states_.count(original)) {
-        graph_.drop_output(node, i);
-        continue;
-      }
-      Value& result = *node->outputs[i];
-      result.dtype = original->dtype;
-      result.ranked = original->ranked;
-      result.dims = original->dims;
-      result.layout = original->layout;
-      result.device = original->device;
-      result.opaque = original->opaque;
-      result.opaque_bytes = original->opaque_bytes;
-    }
-    origins_[node] = &from;
-    return copies_[&from] = node;
-  }
-
-  Graph& graph_;
-  std::vector<Node*> nodes_;
-  std::vector<Time> times_;
-  std::unordered_set<const Node*> chosen_;
-  std::unordered_set<const Value*> new_states_, gone_;
-  std::unordered_map<const Node*, Node*> copies_;
-  Origins origins_;
-};
 
 // --- What is kept, and what it costs not to keep it ---
 
@@ -197,7 +90,7 @@ class Forward {
       if (state == written_.end()) continue;
       const Node* writer = state->second->out->producer;
       bool own_statistic = writer == &node && input->kind == StateKind::statistic;
-      if (writer && is_forward(*writer) && !own_statistic) return false;
+      if (writer && writer->provenance.direction == Direction::forward && !own_statistic) return false;
     }
     return std::all_of(node.outputs.begin(), node.outputs.end(), [&](const Value* output) {
       return std::none_of(written_.begin(), written_.end(), [&](const auto& entry) {
@@ -511,7 +404,7 @@ class Search {
     Origins origins;
     auto copy = trial->nodes().begin();
     for (const Node* node : forward_.nodes()) origins[(copy++)->get()] = node;
-    for (auto [again, original] : Copier(*trial, chosen(items)).run()) origins[again] = origins.at(original);
+    for (auto [again, original] : copy_into_backward(*trial, chosen(items))) origins[again] = origins.at(original);
     return plan_(*trial, origins);
   }
 
@@ -564,7 +457,7 @@ Recomputed recompute(Graph& graph, const std::unordered_map<const Node*, Settlem
   std::vector<Item> items = search.run(limit);
   found.peak_after = search.peak(items);
   if (limit > 0 && found.peak_after > limit) return found;
-  Origins copies = Copier(graph, search.chosen(items)).run();
+  Origins copies = copy_into_backward(graph, search.chosen(items));
   for (const auto& [copy, original] : copies) {
     ++found.nodes;
     found.more_flops += flops(*copy);
