@@ -104,7 +104,7 @@ std::shared_ptr<Program> Session::frozen(const std::map<std::string, Dims>& dims
   }
   graph->prune();
   fold(*graph, trained_);
-  auto program = compile(key, std::move(graph), [](const State&) { return false; });
+  auto program = compile(key, std::move(graph), [](const State&) { return false; }, {});
   for (const Value* output : program->graph().outputs) {
     const Node* maker = output->producer;  // outputs are plain
     const Value* laid = maker && maker->domain == "graft" && maker->type == "Reorder" ? maker->inputs[0] : output;

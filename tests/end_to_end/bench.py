@@ -168,7 +168,7 @@ def check_refusals(graft, checks, models):
              "a glob that freezes nothing": (step + ["--freeze", "nothing"], USAGE, "nearest"),
              "everything frozen": (step + ["--freeze", "*"], USAGE, "frozen"),
              "a loss that is none": (step + ["--loss", "cros_entropy"], USAGE, "cross_entropy"),
-             "step in bf16": (step + ["--dtype", "bf16"], UNSUPPORTED, "bf16"),
+             "step in f16": (step + ["--dtype", "f16"], UNSUPPORTED, "f16"),
              "step on cuda": (step + ["--device", "cuda"], UNSUPPORTED, "cuda"),
              "ops in f16": (ops + ["--dtype", "f16"], UNSUPPORTED, "f16"),
              "a dtype that is none": (ops + ["--dtype", "f23"], USAGE, "f32"),
