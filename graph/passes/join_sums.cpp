@@ -16,8 +16,9 @@ int join_sums(Graph& graph) {
     Node* add = sum->producer;
     if (!add || !add->domain.empty() || add->type != "Add" || sum->users.size() != 1 || kept.count(sum)) continue;
     std::vector<Value*> parts = add->inputs;
-    bool alike = std::all_of(parts.begin(), parts.end(),
-                             [&](const Value* part) { return part->dims == sum->dims && part->layout == sum->layout; });
+    bool alike = std::all_of(parts.begin(), parts.end(), [&](const Value* part) {
+      return part->dims == sum->dims && part->layout == sum->layout && part->dtype == sum->dtype;
+    });
     if (!alike) continue;
     graph.set_input(node, dy, parts[0]);
     graph.set_input(node, more_dy, parts[1]);
