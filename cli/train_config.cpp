@@ -33,20 +33,6 @@ void set_size(ImageOptions& images, const std::string& size) {
   images.width = cross == std::string::npos ? *images.height : side(size.substr(cross + 1));
 }
 
-// "512MB", "8GB", "1000000": bytes, in powers of 1024.
-int64_t byte_size(const std::string& flag, const std::string& text) {
-  size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
-  std::string unit = text.substr(digits);
-  constexpr const char* units[] = {"", "KB", "MB", "GB", "TB"};
-  const auto* found = std::find(std::begin(units), std::end(units), unit);
-  constexpr size_t longest = 9;
-  if (digits == 0 || (digits > longest && !unit.empty()) || digits > 2 * longest || found == std::end(units))
-    throw UsageError(flag, " wants a whole number with KB, MB, GB or TB, such as 8GB, got \"", text, '"');
-  int64_t bytes = std::stoll(text.substr(0, digits));
-  for (const auto* step = std::begin(units); step != found; ++step) bytes = checked_mul(bytes, 1024);
-  return bytes;
-}
-
 }  // namespace
 
 TrainConfig::TrainConfig() {
@@ -107,7 +93,7 @@ TrainConfig::TrainConfig() {
       {"on", "off"});
   add("cache-features", &cache_features, "Compute what is frozen once a sample and keep it", "off|memory|disk",
       {"off", "memory", "disk"});
-  add("cache-limit", &cache_limit, "Bytes that it may take; half of the memory, or of what the disk has left", "8GB");
+  add("cache-limit", &cache_limit, "Bytes that it may take; half of the memory, or of what the disk has left", "8G");
   add("size", &size, "Images are resized to this; the model's own size unless given", "HxW");
   add("layout", &layout, "Images for the model", "nchw|nhwc", {"nchw", "nhwc"});
   add("color", &color, "Images for the model", "rgb|bgr|grey", {"rgb", "bgr", "grey"});
@@ -208,7 +194,7 @@ std::optional<FeatureCacheOptions> TrainConfig::cache_options() const {
                               .batch_size = run.batch_size,
                               .on_bad_sample = run.on_bad_sample,
                               .loader_threads = run.loader_threads};
-  if (!cache_limit.empty()) options.limit = byte_size("--cache-limit", cache_limit);
+  if (!cache_limit.empty()) options.limit = parse_bytes("--cache-limit", cache_limit);
   return options;
 }
 

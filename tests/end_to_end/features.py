@@ -51,7 +51,7 @@ def check_refusals(graft, checks, folder, arguments):
     refused(USAGE, "no frozen part", "--cache-features", "memory", "--train", "conv1.weight")
     refused(USAGE, "--cache-limit", "--cache-limit", "1GB")
     refused(USAGE, "--cache-features", "--cache-features", "tape")
-    for size in ("1.5GB", "GB", "-1", "1gb", "99999999999TB", ""):
+    for size in ("1.5XB", "GB", "-1", "1gb", "99999999999TB", ""):
         refused(USAGE, "--cache-limit", "--cache-features", "memory", f"--cache-limit={size}" if size else "--cache-limit=x")
     checks.expect(not (folder / "refused" / "model.onnx").exists(), "nothing was trained")
     (folder / "file").write_text("")
