@@ -61,14 +61,6 @@ Tensor Tensor::reshaped(Dims dims) const {
   return t;
 }
 
-uint16_t to_bf16(float x) {
-  auto bits = std::bit_cast<uint32_t>(x);
-  if (std::isnan(x)) return static_cast<uint16_t>((bits >> 16) | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-float from_bf16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
-
 uint16_t to_f16(float x) {
   auto bits = std::bit_cast<uint32_t>(x);
   auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000);

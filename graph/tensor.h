@@ -1,6 +1,7 @@
 // A dense host tensor in row-major order. Copies share the bytes.
 #pragma once
 
+#include <bit>
 #include <cstring>
 #include <memory>
 #include <span>
@@ -81,9 +82,13 @@ std::shared_ptr<std::byte[]> allocate_bytes(int64_t bytes, bool zero);
 // How often this thread has called allocate_bytes: steady steps must not.
 int64_t allocation_count();
 
-// bf16 and f16 bit patterns, round to nearest even.
-uint16_t to_bf16(float x);
-float from_bf16(uint16_t x);
+// bf16 and f16 bit patterns, round to nearest even; NaN stays NaN.
+inline uint16_t to_bf16(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  const uint32_t high = bits >> 16;
+  return static_cast<uint16_t>(x != x ? high | 0x40 : (bits + 0x7fff + (high & 1)) >> 16);
+}
+inline float from_bf16(uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); }
 uint16_t to_f16(float x);
 float from_f16(uint16_t x);
 

@@ -266,7 +266,7 @@ Vals differentiate(Gradient& g) {
 std::optional<MixedPrecision> mix(const Node& node, const Slots& slots, uint32_t inputs, uint32_t outputs) {
   const Shape shape = shape_of(node, slots);
   const DType dtype = node.inputs[slots.q]->dtype;
-  if (!has_bfloat16() || (dtype != DType::f32 && dtype != DType::bf16) || shape.is_empty()) return std::nullopt;
+  if ((dtype != DType::f32 && dtype != DType::bf16) || shape.is_empty()) return std::nullopt;
   return MixedPrecision{.inputs = inputs, .outputs = outputs};
 }
 

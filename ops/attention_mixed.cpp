@@ -64,15 +64,15 @@ int64_t scratch_floats(const Shape& shape, bool backward) { return Scratch(shape
 struct Mixed : Work<BFloat16> {
   using Work::Work;
 
+  // y = a b^T: some rows against all columns, whose vectors are `depth` long.
+  void multiply_columns(const LowMatrix& a, const LowMatrix& b, int64_t rows, int64_t depth, float* y,
+                        const Scratch& s) const {
+    low_gemm({.m = rows, .n = shape.columns, .k = depth, .a = a, .b = b.transposed(), .y = y, .y_row = shape.columns},
+             s.packed);
+  }
+
   ScoreRows scores(int64_t n, int64_t h, int64_t row, int64_t rows, const Scratch& to) const {
-    low_gemm({.m = rows,
-              .n = shape.columns,
-              .k = shape.depth,
-              .a = matrix(q, n, h, row),
-              .b = matrix(k, n, h).transposed(),
-              .y = to.scores,
-              .y_row = shape.columns},
-             to.packed);
+    multiply_columns(matrix(q, n, h, row), matrix(k, n, h), rows, shape.depth, to.scores, to);
     return {.s = to.scores,
             .rows = rows,
             .columns = shape.columns,
@@ -138,14 +138,7 @@ struct Backward : Mixed {
       add_rows(weights.transposed(), matrix(dy, n, h, row), rows, shape.depth_v, row, s.dv, s);
     }
     if (!dq.data && !dk.data && !dmask.data) return;
-    low_gemm({.m = rows,
-              .n = shape.columns,
-              .k = shape.depth_v,
-              .a = matrix(dy, n, h, row),
-              .b = matrix(v, n, h).transposed(),
-              .y = s.gradients,
-              .y_row = shape.columns},
-             s.packed);
+    multiply_columns(matrix(dy, n, h, row), matrix(v, n, h), rows, shape.depth_v, s.gradients, s);
     loops.gradients(s.scores, s.gradients, rows, shape.columns);
     if (dmask.data) std::copy_n(s.gradients, rows * shape.columns, dmask.at(n, h, row));
     round_all(s.gradients, rows, shape.columns, 1, s.weights, shape.columns);

@@ -447,15 +447,11 @@ KernelFunctions grad_kernel() {
   return {propose_grad, settle_grad<T, S>, prepare_grad<T, S>};
 }
 
-constexpr uint32_t bit(int operand) { return 1U << operand; }
-
 std::optional<MixedPrecision> mix_forward(const Node&) {
-  if (!has_bfloat16()) return std::nullopt;
-  return MixedPrecision{.inputs = bit(in_x) | bit(in_residual), .outputs = bit(0)};
+  return MixedPrecision{.inputs = 1 << in_x | 1 << in_residual, .outputs = 1};
 }
 std::optional<MixedPrecision> mix_grad(const Node&) {
-  if (!has_bfloat16()) return std::nullopt;
-  return MixedPrecision{.inputs = bit(of_dy) | bit(of_x) | bit(of_more_dy), .outputs = bit(to_dx) | bit(to_dresidual)};
+  return MixedPrecision{.inputs = 1 << of_dy | 1 << of_x | 1 << of_more_dy, .outputs = 1 << to_dx | 1 << to_dresidual};
 }
 
 }  // namespace

@@ -2,36 +2,24 @@
 // is their wide form.
 #pragma once
 
-#include <cstring>
 #include <type_traits>
 
-#include "graph/dtype.h"
+#include "graph/tensor.h"
 
 namespace graft {
 
 template <class S>
 using Widened = std::conditional_t<std::is_same_v<S, BFloat16>, float, S>;
 
-inline float widened(BFloat16 x) {
-  const uint32_t bits = uint32_t{x.bits} << 16;
-  float wide;
-  std::memcpy(&wide, &bits, sizeof wide);
-  return wide;
-}
+inline float widened(BFloat16 x) { return from_bf16(x.bits); }
 inline float widened(float x) { return x; }
 inline double widened(double x) { return x; }
 
 // Rounds to nearest even; NaN stays NaN.
 template <class S>
 S narrowed(Widened<S> x) {
-  if constexpr (std::is_same_v<S, BFloat16>) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    const uint32_t high = bits >> 16;
-    return {static_cast<uint16_t>(x != x ? high | 0x40 : (bits + 0x7fff + (high & 1)) >> 16)};
-  } else {
-    return x;
-  }
+  if constexpr (std::is_same_v<S, BFloat16>) return {to_bf16(x)};
+  else return x;
 }
 
 // Whether the machine has an instruction for it, which this version of Highway has no target for. Vectors of it then

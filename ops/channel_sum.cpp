@@ -35,10 +35,7 @@ Kernel prepare_channel_sum(const Node& node, const Binding& binding) {
   };
 }
 
-std::optional<MixedPrecision> mix_channel_sum(const Node&) {
-  if (!has_bfloat16()) return std::nullopt;
-  return MixedPrecision{.inputs = 1};
-}
+std::optional<MixedPrecision> mix_channel_sum(const Node&) { return MixedPrecision{.inputs = 1}; }
 
 Vals differentiate_channel_sum(Gradient& g) {
   Dims column(g.x(0).dims().size(), 1);

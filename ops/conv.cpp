@@ -1,5 +1,6 @@
 #include "ops/conv.h"
 
+#include "ops/bfloat16.h"
 #include "ops/channel_view.h"
 #include "ops/gradient.h"
 
@@ -27,13 +28,11 @@ Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& bind
   return [=, low = p.y_dtype == DType::bf16, sums = sums](Stream& stream) mutable {
     kernel(stream);
     // In double: before a live normalisation the terms cancel, and only their own rounding should be left.
-    if (low) {
-      const auto* terms = static_cast<const BFloat16*>(dy);
-      sums.run<double>([terms](int64_t i, int64_t) { return std::pair<double, double>(from_bf16(terms[i].bits), 0); });
-    } else {
-      const auto* terms = static_cast<const float*>(dy);
-      sums.run<double>([terms](int64_t i, int64_t) { return std::pair<double, double>(terms[i], 0); });
-    }
+    auto sum = [&](const auto* terms) {
+      sums.run<double>([terms](int64_t i, int64_t) { return std::pair<double, double>(widened(terms[i]), 0); });
+    };
+    if (low) sum(static_cast<const BFloat16*>(dy));
+    else sum(static_cast<const float*>(dy));
     for (int64_t c = 0; c < view.channels; ++c) db[c] = static_cast<float>(sums.first(c));
   };
 }

@@ -42,6 +42,12 @@ inline void* conv_address(const Binding& binding, int slot) {
   return const_cast<void*>(binding.in<void>(static_cast<size_t>(slot)));
 }
 
+// Bytes of a piece of scratch, with what aligns the one behind it.
+inline int64_t aligned(size_t bytes) {
+  constexpr int64_t alignment = 64;
+  return checked_add(static_cast<int64_t>(bytes), alignment - 1) / alignment * alignment;
+}
+
 // db[m] = sum over batch and space of dy[.., m, ..], behind the kernel of a weight gradient that has the output db.
 int64_t bias_gradient_scratch(const Node& node, const ConvProblem& p);
 Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& binding, void* scratch, Kernel kernel);

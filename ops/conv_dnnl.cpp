@@ -12,11 +12,6 @@ namespace {
 
 using dnnl::memory;
 
-constexpr int64_t alignment = 64;
-int64_t aligned(size_t bytes) {
-  return (checked_add(static_cast<int64_t>(bytes), alignment - 1)) / alignment * alignment;
-}
-
 // oneDNN has grouped weights as (G, M/G, C/G, ...).
 Dims grouped_dims(const ConvProblem& p) {
   if (p.group == 1) return p.w;

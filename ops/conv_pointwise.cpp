@@ -19,13 +19,6 @@ bool is_all(const Dims& values, int64_t value) {
   return std::all_of(values.begin(), values.end(), [&](int64_t v) { return v == value; });
 }
 
-// Of the product's scratch, with what aligns the one behind it.
-int64_t scratch_bytes(const dnnl::matmul::primitive_desc& descriptor) {
-  constexpr int64_t alignment = 64;
-  const auto bytes = static_cast<int64_t>(descriptor.scratchpad_desc().get_size());
-  return checked_add(bytes, alignment - 1) / alignment * alignment;
-}
-
 struct Settled {
   dnnl::matmul::primitive_desc descriptor;
   memory::desc dy, x, dw;
@@ -65,7 +58,8 @@ bool lies_for_pointwise(const Node& node, const ConvProblem& p) {
 Settlement settle_pointwise(const Node& node, const ConvProblem& p) {
   Settled settled = settle(node, p);
   Settlement settlement;
-  settlement.scratch_bytes = checked_add(scratch_bytes(settled.descriptor), bias_gradient_scratch(node, p));
+  settlement.scratch_bytes =
+      checked_add(aligned(settled.descriptor.scratchpad_desc().get_size()), bias_gradient_scratch(node, p));
   settlement.descriptor = settled;
   return settlement;
 }
@@ -73,7 +67,7 @@ Settlement settle_pointwise(const Node& node, const ConvProblem& p) {
 Kernel prepare_pointwise(const Node& node, const ConvProblem& p, const Binding& binding) {
   const auto& s = std::any_cast<const Settled&>(binding.settlement->descriptor);
   const memory::desc scratch = s.descriptor.scratchpad_desc();
-  auto* after = static_cast<std::byte*>(binding.scratch) + scratch_bytes(s.descriptor);
+  auto* after = static_cast<std::byte*>(binding.scratch) + aligned(scratch.get_size());
   Kernel multiply = with_dnnl_errors(node, [&] {
     return BoundPrimitive(s.descriptor, {{DNNL_ARG_SRC, dnnl_memory(s.dy, conv_address(binding, p.slots.y))},
                                          {DNNL_ARG_WEIGHTS, dnnl_memory(s.x, conv_address(binding, p.slots.x))},

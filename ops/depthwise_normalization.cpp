@@ -398,15 +398,11 @@ KernelFunctions backward_kernel() {
   return kernel_of<propose_backward<T>, settle_backward<T, S>, prepare_backward<T, S>>();
 }
 
-constexpr uint32_t bit(int operand) { return 1U << operand; }
-
 std::optional<MixedPrecision> mix_forward(const Node&) {
-  if (!has_bfloat16()) return std::nullopt;
-  return MixedPrecision{.inputs = bit(in_x), .outputs = bit(to_y)};
+  return MixedPrecision{.inputs = 1 << in_x, .outputs = 1 << to_y};
 }
 std::optional<MixedPrecision> mix_backward(const Node&) {
-  if (!has_bfloat16()) return std::nullopt;
-  return MixedPrecision{.inputs = bit(of_dy) | bit(of_x), .outputs = bit(to_dx)};
+  return MixedPrecision{.inputs = 1 << of_dy | 1 << of_x, .outputs = 1 << to_dx};
 }
 
 }  // namespace

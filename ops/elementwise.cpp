@@ -279,6 +279,17 @@ struct Region {
     for (int64_t r = 0; r < rows; ++r) to_bfloat16(slot + r * columns, y + r * row, columns);
   }
 
+  static void apply(const ElementwiseStep& how, int64_t rows, int64_t columns, TileOperand x, TileOperand more,
+                    float* y, int64_t y_row) {
+    const bool whole = rows == 1 || (x.row == columns && more.row == columns && y_row == columns);
+    const int64_t runs = whole ? 1 : rows, length = whole ? rows * columns : columns;
+    for (int64_t r = 0; r < runs; ++r) {
+      const float* from = x.data + r * x.row;
+      if (how.unary) how.unary(from, y + r * y_row, length, how.a, how.b);
+      else how.gradient(from, more.data + r * more.row, y + r * y_row, length, how.a, how.b);
+    }
+  }
+
   static void copy(int64_t rows, int64_t columns, TileOperand x, float* y, int64_t y_row) {
     for (int64_t r = 0; r < rows; ++r) std::copy_n(x.data + r * x.row, columns, y + r * y_row);
   }
@@ -320,11 +331,6 @@ struct Region {
       const ElementwiseStep& how = steps[s].how;
       const auto& operands = steps[s].operands;
       const TileOperand x = operand(operands[0]);
-      const auto keep = [&, s] {
-        if (stores[s] < 0) return;
-        auto* low = static_cast<BFloat16*>(outputs[static_cast<size_t>(stores[s])]);
-        store(rows, columns, slots + ~targets[s] * tile, low + at[0] + row * full.row + column, full.row);
-      };
       if (how.sum) {
         const Strides to = strides(inputs.size() + 1);
         add_sum(rows, columns, x, sum + at[inputs.size() + 1] + row * to.row + column * to.column, to);
@@ -335,23 +341,15 @@ struct Region {
         how.binary(rows, columns, x, operand(operands[1]), y, y_row);
         for (size_t k = 2; k < operands.size(); ++k)
           how.binary(rows, columns, {y, y_row, 1}, operand(operands[k]), y, y_row);
-        keep();
-        continue;
-      }
-      if (!how.unary && !how.gradient) {
+      } else if (how.unary || how.gradient) {
+        apply(how, rows, columns, x, how.gradient ? operand(operands[1]) : x, y, y_row);
+      } else {
         copy(rows, columns, x, y, y_row);
-        keep();
-        continue;
       }
-      const TileOperand more = how.gradient ? operand(operands[1]) : x;
-      const bool whole = rows == 1 || (x.row == columns && more.row == columns && y_row == columns);
-      const int64_t runs = whole ? 1 : rows, length = whole ? rows * columns : columns;
-      for (int64_t r = 0; r < runs; ++r) {
-        const float* from = x.data + r * x.row;
-        if (how.unary) how.unary(from, y + r * y_row, length, how.a, how.b);
-        else how.gradient(from, more.data + r * more.row, y + r * y_row, length, how.a, how.b);
+      if (stores[s] >= 0) {
+        auto* low = static_cast<BFloat16*>(outputs[static_cast<size_t>(stores[s])]);
+        store(rows, columns, y, low + at[0] + row * full.row + column, full.row);
       }
-      keep();
     }
   }
 

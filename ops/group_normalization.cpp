@@ -1,6 +1,5 @@
-// GroupNormalization, and InstanceNormalization as the case of one channel a
-// group. Statistics are those of one sample's group of channels. Samples lie
-// one after the other, so that (n, c) is one long axis of channels.
+// GroupNormalization, and InstanceNormalization as the case of one channel a group. Statistics are those of one
+// sample's group of channels. Samples lie one after the other, so that (n, c) is one long axis of channels.
 #include <cmath>
 
 #include "graph/schema.h"
@@ -97,8 +96,7 @@ struct GroupNormalization {
   void operator()(Stream&) {
     if (g.channels.storage_count() == 0) return;
     T *center = work.vector(0), *factor = work.vector(1), *offset = work.vector(2);
-    // Sums about one sample of each channel: no cancellation where the mean is
-    // large.
+    // Sums about one sample of each channel: no cancellation where the mean is large.
     for (int64_t c = 0; c < work.channels; ++c)
       center[c] = widened(x[g.channels.offset(0, c / g.view.width) + c % g.view.width]);
     std::fill(factor, factor + work.channels, T{0});
@@ -116,8 +114,7 @@ struct GroupNormalization {
     if (saved) std::copy(center, center + work.channels, saved);
   }
 
-  // Means and squares of the channels joined: M2 = sum M2_c + spatial (mean_c -
-  // mean)^2
+  // Means and squares of the channels joined: M2 = sum M2_c + spatial (mean_c - mean)^2
   void give_group(int64_t n, int64_t first) {
     auto spatial = static_cast<double>(g.view.spatial);
     double mean = 0, squares = 0;
@@ -158,10 +155,8 @@ Kernel prepare_forward(const Node& node, const Binding& binding) {
                                saved ? binding.out<T>(*saved) : nullptr};
 }
 
-// (x, scale, dy, saved) -> dx, dscale, dbias; h = (x - mean)/sigma, g = dy
-// scale[c]
-//   dx = (g - mean(g) - h mean(g h)) / sigma over each group,  dscale = sum dy
-//   h,  dbias = sum dy
+// (x, scale, dy, saved) -> dx, dscale, dbias; h = (x - mean)/sigma, g = dy scale[c]
+//   dx = (g - mean(g) - h mean(g h)) / sigma over each group,  dscale = sum dy h,  dbias = sum dy
 template <class S>
 struct GroupNormalizationGrad {
   using T = Widened<S>;
@@ -253,8 +248,7 @@ Vals differentiate_groups(Gradient& g) {
                      {{"num_groups", groups}, {"epsilon", node.real("epsilon", 1e-5)}});
 }
 
-// x of the backward kernel must lie as it did forward: the saved statistics are
-// in that order.
+// x of the backward kernel must lie as it did forward: the saved statistics are in that order.
 std::vector<Candidate> propose_grad(const Node& node) {
   const Layout& layout = node.inputs[3]->producer->inputs[0]->layout;
   Candidate candidate = propose_plain(node)[0];
@@ -272,12 +266,8 @@ KernelFunctions grad_kernel() {
   return {propose_grad, settle_groups, prepare_grad<S>};
 }
 
-std::optional<MixedPrecision> mix_forward(const Node&) {
-  if (!has_bfloat16()) return std::nullopt;
-  return MixedPrecision{.inputs = 1, .outputs = 1};
-}
+std::optional<MixedPrecision> mix_forward(const Node&) { return MixedPrecision{.inputs = 1, .outputs = 1}; }
 std::optional<MixedPrecision> mix_grad(const Node&) {
-  if (!has_bfloat16()) return std::nullopt;
   return MixedPrecision{.inputs = 5, .outputs = 1};  // x and dy, dx
 }
 

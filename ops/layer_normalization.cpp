@@ -185,7 +185,7 @@ Kernel prepare_grad(const Node& node, const Binding& binding) {
 // Rows in bfloat16; statistics, scale, bias and their gradients in float32.
 std::optional<MixedPrecision> mix(const Node& node) {
   const DType dtype = node.inputs[0]->dtype;
-  if (!has_bfloat16() || (dtype != DType::f32 && dtype != DType::bf16)) return std::nullopt;
+  if (dtype != DType::f32 && dtype != DType::bf16) return std::nullopt;
   constexpr uint32_t x = 1, dy = 1 << 2;
   return MixedPrecision{.inputs = node.domain.empty() ? x : x | dy, .outputs = 1};
 }

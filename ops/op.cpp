@@ -72,8 +72,6 @@ DType kernel_dtype(const Node& node) {
 
 namespace {
 
-bool has_bit(uint32_t mask, size_t i) { return i < 32 && ((mask >> i) & 1U) != 0; }
-
 bool is_mixed_as_wanted(const Node& node, const Op& op) {
   auto mixed = op.mixed_precision(node);
   if (!mixed) return false;
@@ -84,10 +82,10 @@ bool is_mixed_as_wanted(const Node& node, const Op& op) {
     return value->dtype == (low ? DType::bf16 : DType::f32);
   };
   for (size_t i = 0; i < node.inputs.size(); ++i) {
-    if (!fits(node.inputs[i], has_bit(mixed->inputs, i), false)) return false;
+    if (!fits(node.inputs[i], mixed->takes_low(i), false)) return false;
   }
   for (size_t i = 0; i < node.outputs.size(); ++i) {
-    if (!fits(node.outputs[i], has_bit(mixed->outputs, i), has_bit(mixed->optional, i))) return false;
+    if (!fits(node.outputs[i], mixed->gives_low(i), mixed->gives_either(i))) return false;
   }
   return true;
 }

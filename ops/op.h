@@ -88,6 +88,11 @@ struct MixedPrecision {
   // Instead of masks: results are bfloat16 where an operand is. One that `mixes` takes operands of both types, another
   // wants them all alike.
   bool follows = false, mixes = false;
+
+  static constexpr uint32_t bit(size_t operand) { return operand < 32 ? uint32_t{1} << operand : 0; }
+  bool takes_low(size_t input) const { return (inputs & bit(input)) != 0; }
+  bool gives_low(size_t output) const { return (outputs & bit(output)) != 0; }
+  bool gives_either(size_t output) const { return (optional & bit(output)) != 0; }
 };
 
 class Gradient;          // ops/gradient.h
@@ -113,7 +118,7 @@ struct Op {
   bool broadcasts = false;  // ONNX's multidirectional broadcasting: the engine un-broadcasts gradients
   // Whether the node can be a step of an element-wise region, and which; `step` may be nullptr.
   bool (*elementwise)(const Node& node, ElementwiseStep* step) = nullptr;
-  // nullopt, or no function: the node has no kernel for bfloat16 on this machine.
+  // nullopt, or no function: the node has no kernel for bfloat16 that is worth it on this machine.
   std::optional<MixedPrecision> (*mixed_precision)(const Node& node) = nullptr;
   // Input slots that hold trainable weights when they are constants; statistics slots of normalisations.
   std::vector<int> parameter_slots = {};

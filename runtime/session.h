@@ -148,6 +148,8 @@ class Session {
                                      const std::set<std::string>& live, const Watch& watch);
   std::unique_ptr<Graph> training_graph(const std::map<std::string, Dims>& dims, const TrainingOptions& options,
                                         std::unique_ptr<Graph>* apply, const Watch& watch);
+  // Folds normalisations where that is not switched off, all but those of `trained` parameters.
+  void fold(Graph& graph, const std::set<std::string>& trained) const;
   // The passes behind differentiation, up to final layouts. A state in the store that still lies plain may be laid
   // otherwise where `may_lay_out` says so; Programs that read it are compiled again.
   using MayLayOut = std::function<bool(const State&)>;
@@ -182,8 +184,6 @@ class Session {
   ProgramCounts counts_;
   MixedNodes mixed_nodes_;
   Recomputed recomputed_;
-  // Folds normalisations where that is not switched off, all but those of `trained` parameters.
-  void fold(Graph& graph, const std::set<std::string>& trained) const;
   // Parameters of the training configuration that was asked for last. Programs that only read do not fold them either:
   // they would have to do so whenever they run.
   std::set<std::string> trained_;

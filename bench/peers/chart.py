@@ -1,16 +1,9 @@
 """Draws how much of the machine's limit everybody reaches, as SVG. Needs nothing but the standard library."""
-from html import escape
+from svg import GRID, INK, MUTED, page, text
 
-INK, MUTED, GRID = "#1f2328", "#59636e", "#d8dee4"
 COLORS = {"graft": "#0b6bcb", "torch": "#c3c9d0", "torch_tuned": "#8b95a1", "torch_compile": "#d9a441",
           "ort": "#a06cab"}
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP = 880, 236, 40, 11, 14, 96
-FONT = "font-family=\"-apple-system,'Segoe UI',Helvetica,Arial,sans-serif\""
-
-
-def text(x, y, content, size=12, color=INK, anchor="start", weight="normal"):
-    return (f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{color}" text-anchor="{anchor}" '
-            f'font-weight="{weight}">{escape(content)}</text>')
 
 
 def legend(names):
@@ -28,7 +21,7 @@ def draw(rows, names, subtitle):
     span = (WIDTH - LEFT - RIGHT) / most
     heights = [len(shares) * BAR + GAP for _, shares in rows]
     bottom = TOP + sum(heights)
-    parts = [text(16, 28, "One training step: share of the machine's limit reached", 17, weight="600"),
+    parts = [text(16, 28, "One training step: share of the machine's limit reached", 17, INK, weight="600"),
              text(16, 46, subtitle, 11, MUTED), *legend(names)]
     for percent in range(0, int(100 * most) + 1, 20):
         x = LEFT + span * percent / 100
@@ -37,7 +30,7 @@ def draw(rows, names, subtitle):
         parts.append(text(x, bottom + 16, "limit" if percent == 100 else f"{percent} %", 11, MUTED, "middle"))
     y = TOP
     for (title, shares), height in zip(rows, heights):
-        parts.append(text(LEFT - 10, y + (height - GAP) / 2 + 4, title, 12, anchor="end"))
+        parts.append(text(LEFT - 10, y + (height - GAP) / 2 + 4, title, 12, INK, anchor="end"))
         for name in names:
             if name not in shares:
                 continue
@@ -49,6 +42,4 @@ def draw(rows, names, subtitle):
             y += BAR
         y += GAP
     height = bottom + 30
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-            f'{FONT} role="img">\n<title>Share of the machine\'s limit that a training step reaches</title>\n'
-            f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n")
+    return page(WIDTH, height, "Share of the machine's limit that a training step reaches", parts)

@@ -1,17 +1,10 @@
 """Draws losses by epoch of several seeds: the mean as a line, all of them as a band. Needs nothing but the standard
 library."""
-from html import escape
+from svg import GRID, INK, page, text
 
-INK, MUTED, GRID = "#1f2328", "#59636e", "#d8dee4"
 COLORS = {"f32": "#8b95a1", "bf16": "#0b6bcb"}
 NAMES = {"train_loss": "training loss", "val_loss": "validation loss"}
 PANEL_WIDTH, PANEL_HEIGHT, GAP, LEFT, TOP = 360, 190, 60, 56, 84
-FONT = "font-family=\"-apple-system,'Segoe UI',Helvetica,Arial,sans-serif\""
-
-
-def text(x, y, content, size=11, color=MUTED, anchor="start", weight="normal"):
-    return (f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{color}" text-anchor="{anchor}" '
-            f'font-weight="{weight}">{escape(content)}</text>')
 
 
 def panel(title, runs, left, top):
@@ -59,6 +52,4 @@ def draw(results, dtypes):
             runs = {dtype: [run[name] for run in runs] for dtype, runs in by_dtype.items()}
             parts += panel(f"{task}, {title}", runs, LEFT + column * (PANEL_WIDTH + GAP),
                            TOP + row * (PANEL_HEIGHT + GAP))
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-            f'{FONT} role="img">\n<title>Losses of training in float32 and bfloat16</title>\n'
-            f'<rect width="{width}" height="{height}" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n")
+    return page(width, height, "Losses of training in float32 and bfloat16", parts)

@@ -10,8 +10,6 @@
 namespace graft {
 namespace {
 
-bool has_bit(uint32_t mask, size_t i) { return i < 32 && ((mask >> i) & 1U) != 0; }
-
 class PrecisionMixer {
  public:
   explicit PrecisionMixer(Graph& graph) : graph_(graph) {
@@ -41,12 +39,12 @@ class PrecisionMixer {
 
  private:
   void mix(Node& node, const MixedPrecision& how) {
-    for (size_t i = 0; i < node.inputs.size(); ++i) take(node, i, has_bit(how.inputs, i) ? DType::bf16 : DType::f32);
+    for (size_t i = 0; i < node.inputs.size(); ++i) take(node, i, how.takes_low(i) ? DType::bf16 : DType::f32);
     bool gives = false;
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       Value* y = node.outputs[i];
-      if (!y || y->opaque || y->dtype != DType::f32 || !has_bit(how.outputs, i)) continue;
-      if (!has_bit(how.optional, i) || is_wanted_low(*y)) y->dtype = DType::bf16;
+      if (!y || y->opaque || y->dtype != DType::f32 || !how.gives_low(i)) continue;
+      if (!how.gives_either(i) || is_wanted_low(*y)) y->dtype = DType::bf16;
       gives = true;
     }
     if (gives || how.inputs != 0) ++nodes_.low;
@@ -74,11 +72,10 @@ class PrecisionMixer {
   }
 
   void take(Node& node, size_t i, DType dtype) {
-    Value* x = node.inputs[i];
-    bool casts = x && !x->opaque && (x->dtype == DType::f32 || x->dtype == DType::bf16) && x->dtype != dtype;
-    if (!casts) return;
+    if (!node.inputs[i]) return;
     graph_.insert_before(&node);
-    graph_.set_input(&node, i, as(x, dtype));
+    Value* wanted = as(node.inputs[i], dtype);
+    if (wanted != node.inputs[i]) graph_.set_input(&node, i, wanted);
   }
 
   // The value, or its copy in another type, made where it is first wanted.
@@ -116,8 +113,7 @@ class PrecisionMixer {
                              [&](const Value* y) { return y && is_wanted_low(*y); });
         continue;
       }
-      for (size_t i = 0; i < user->inputs.size(); ++i)
-        wanted |= user->inputs[i] == &value && has_bit(how->second.inputs, i);
+      for (size_t i = 0; i < user->inputs.size(); ++i) wanted |= user->inputs[i] == &value && how->second.takes_low(i);
     }
     return wanted_[&value] = wanted;
   }
@@ -131,6 +127,6 @@ class PrecisionMixer {
 
 }  // namespace
 
-MixedNodes mix_precision(Graph& graph) { return PrecisionMixer(graph).run(); }
+MixedNodes mix_precision(Graph& graph) { return has_bfloat16() ? PrecisionMixer(graph).run() : MixedNodes{}; }
 
 }  // namespace graft

@@ -98,7 +98,7 @@ struct MixedNodes {
 };
 
 // Values become bfloat16 where Op::mixed_precision has it so, with a Cast wherever it meets float32. States and the
-// outputs of the graph stay float32. The graph is sorted.
+// outputs of the graph stay float32. The graph is sorted. Nothing changes on a machine that does not multiply bfloat16.
 MixedNodes mix_precision(Graph& graph);
 
 // Marks the nodes that depend on constants and unwritten states only: they run when states are bound, not every step.

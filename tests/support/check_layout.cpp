@@ -113,26 +113,25 @@ void check_mixed(const std::string& text, const std::string& tag, size_t operand
   std::vector<Tensor> plain = random_inputs(node, feeds);
   auto mixed = find_op(node)->mixed_precision(node);
   ASSERT_TRUE(mixed) << "no kernel for bfloat16";
-  auto is_low = [&](uint32_t mask, size_t i) { return mixed->follows || ((mask >> i) & 1U) != 0; };
+  std::vector<Tensor> given = plain;
   for (size_t i = 0; i < plain.size(); ++i) {
-    if (plain[i].defined() && plain[i].dtype() == DType::f32 && is_low(mixed->inputs, i))
-      plain[i] = plain[i].cast(DType::bf16).cast(DType::f32);
+    const bool low = mixed->follows || mixed->takes_low(i);
+    if (!low || !plain[i].defined() || plain[i].dtype() != DType::f32) continue;
+    given[i] = plain[i].cast(DType::bf16);
+    plain[i] = given[i].cast(DType::f32);
   }
   std::vector<Tensor> expected = evaluate(node, plain);
-  for (size_t i = 0; i < plain.size(); ++i) {
-    if (!plain[i].defined() || plain[i].dtype() != DType::f32 || !is_low(mixed->inputs, i)) continue;
-    node.inputs[i]->dtype = DType::bf16;
-    plain[i] = plain[i].cast(DType::bf16);
+  for (size_t i = 0; i < given.size(); ++i) {
+    if (given[i].dtype() == DType::bf16) node.inputs[i]->dtype = DType::bf16;
   }
   for (bool wide : {true, false}) {
     if (wide && mixed->optional == 0 && !mixed->mixes) continue;
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       Value* output = node.outputs[i];
-      const bool optional = mixed->mixes || ((mixed->optional >> i) & 1U) != 0;
-      if (output && is_float(output->dtype))
-        output->dtype = is_low(mixed->outputs, i) && !(wide && optional) ? DType::bf16 : DType::f32;
+      const bool low = mixed->follows || mixed->gives_low(i), either = mixed->mixes || mixed->gives_either(i);
+      if (output && is_float(output->dtype)) output->dtype = low && !(wide && either) ? DType::bf16 : DType::f32;
     }
-    check_proposal(node, tag, operand, plain, expected, tolerance);
+    check_proposal(node, tag, operand, given, expected, tolerance);
   }
 }
 
