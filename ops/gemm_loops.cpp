@@ -157,6 +157,7 @@ class ColumnOfTiles {
       }
       tile_.start_row = start.row;
       tile_.y_row = g_.y_row;
+      tile_.next_y = i + rows < m ? y + (i + rows) * g_.y_row : y + columns_;
       multiply(tile_, x, b_, start.data ? start.data + i * start.row : nullptr, y + i * g_.y_row);
     }
   }
@@ -169,6 +170,7 @@ class ColumnOfTiles {
   // By way of a whole tile, of which only a part is y's or whose columns are not neighbours.
   void run_partly(TileFunction multiply, int rows, const float* a, const MatrixView& start, float* y) {
     float whole[tile_rows * widest];
+    tile_.next_y = whole;
     tile_.start_row = tile_.y_row = widest;
     if (start.data) {
       for (int64_t r = 0; r < rows; ++r) {

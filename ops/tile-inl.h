@@ -35,6 +35,7 @@ struct Tile {
   int64_t b_k = panel_width, b_panel = 0;   // in b: from k to k, panel to panel
   int64_t start_row = 0, start_panel = 0;
   int64_t y_row = 0, y_panel = 0;
+  const float* next_y = nullptr;  // of the next tile, to be fetched meanwhile; nullptr: y itself
 };
 
 // AK, AR: a_k and a_row where they are known, else 0. `start` may be nullptr: zeros.
@@ -49,22 +50,35 @@ HWY_NOINLINE void multiply_tile(const Tile& t, const float* a, const float* b, c
     for (int p = 0; p < panels; ++p)
       sum[r][p] = start ? hn::LoadU(d, start + r * t.start_row + p * t.start_panel) : hn::Zero(d);
   }
+  const float* soon = t.next_y ? t.next_y : y;
 #pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r) hwy::Prefetch(y + r * t.y_row);
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+    for (int p = 0; p < panels; ++p) hwy::Prefetch(soon + r * t.y_row + p * t.y_panel);
+  }
   const int64_t a_k = AK ? AK : t.a_k, a_row = AR ? AR : t.a_row, b_k = t.b_k, b_panel = t.b_panel, block = t.block;
   for (int64_t i = 0; i < t.blocks; ++i) {
-    const float* x = a + i * t.a_block;
+    // Rows in threes from pointers of their own: 0, 1 and 2 times a_row are part of an instruction's address. The empty
+    // asm keeps the compiler from holding a register for each row, of which there are too few.
+    constexpr int threes = (rows + 2) / 3;
+    const float* x[threes];
+#pragma GCC unroll 8
+    for (int q = 0; q < threes; ++q) x[q] = a + i * t.a_block + 3 * q * a_row;
     for (int64_t k = 0; k < block; ++k) {
       V columns[panels];
 #pragma GCC unroll 4
       for (int p = 0; p < panels; ++p) columns[p] = hn::LoadU(d, b + p * b_panel);
 #pragma GCC unroll 16
       for (int r = 0; r < rows; ++r) {
-        const V factor = hn::Set(d, x[r * a_row]);
+        const V factor = hn::Set(d, x[r / 3][r % 3 * a_row]);
 #pragma GCC unroll 4
         for (int p = 0; p < panels; ++p) sum[r][p] = hn::MulAdd(factor, columns[p], sum[r][p]);
       }
-      x += a_k;
+#pragma GCC unroll 8
+      for (int q = 0; q < threes; ++q) {
+        x[q] += a_k;
+        if (AR == 0) asm("" : "+r"(x[q]));
+      }
       b += b_k;
     }
   }

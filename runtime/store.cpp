@@ -10,14 +10,17 @@ int64_t storage_bytes(const ParameterStore::Entry& entry) {
 }  // namespace
 
 void ParameterStore::add(const std::string& name, StateKind kind, Tensor value) {
-  Tensor own = value.use_count() > 1 ? value.clone() : std::move(value);
-  insert(name, {kind, own.dtype(), own.dims(), Layout::plain(own.dims()), own.share_bytes()});
+  const bool takes_over = value.use_count() == 1 && !StatePool::shares_pages(value.bytes());
+  Entry entry{kind, value.dtype(), value.dims(), Layout::plain(value.dims()), nullptr};
+  entry.bytes = takes_over ? value.share_bytes() : pool_.take(value.bytes(), false);
+  if (!takes_over) std::memcpy(entry.bytes.get(), value.raw(), static_cast<size_t>(value.bytes()));
+  insert(name, std::move(entry));
 }
 
 void ParameterStore::add_zeros(const std::string& name, StateKind kind, DType dtype, const Dims& dims,
                                const Layout& layout) {
   Entry entry{kind, dtype, dims, layout, nullptr};
-  entry.bytes = allocate_bytes(storage_bytes(entry), true);
+  entry.bytes = pool_.take(storage_bytes(entry), true);
   insert(name, std::move(entry));
 }
 
@@ -60,7 +63,7 @@ void ParameterStore::convert(const std::string& name, const Layout& layout) {
   if (state.layout == layout) return;
   Entry moved = state;
   moved.layout = layout;
-  moved.bytes = allocate_bytes(storage_bytes(moved), true);
+  moved.bytes = pool_.take(storage_bytes(moved), true);
   relayout(state.dims, size_of(state.dtype), state.layout, state.bytes.get(), layout, moved.bytes.get());
   moved.layout_generation = ++layout_generation_;
   state = std::move(moved);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "graph/graph.h"
+#include "runtime/state_pool.h"
 
 namespace graft {
 
@@ -16,7 +17,7 @@ class ParameterStore {
     uint64_t layout_generation = 0;  // when it moved last
   };
 
-  // Takes the tensor over: its bytes become the master where nobody else holds them, a copy of them otherwise.
+  // Takes the tensor over: the bytes of a large one become the master where nobody else holds them, a copy otherwise.
   void add(const std::string& name, StateKind kind, Tensor value);
   void add_zeros(const std::string& name, StateKind kind, DType dtype, const Dims& dims, const Layout& layout);
   bool has(const std::string& name) const { return entries_.count(name) != 0; }
@@ -38,6 +39,7 @@ class ParameterStore {
  private:
   void insert(const std::string& name, Entry entry);
   Entry& mutable_entry(const std::string& name);
+  StatePool pool_;
   std::map<std::string, Entry> entries_;
   uint64_t value_generation_ = 1;
   uint64_t layout_generation_ = 1;
