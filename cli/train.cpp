@@ -171,8 +171,9 @@ class TrainRun {
       double peak = static_cast<double>(programs.step->plan().peak_bytes()) / mb;
       progress.note(
           fmt::format("step compiled: {} kernels, planned peak {:.1f} MB", programs.step->counters().kernels, peak));
-      if (!config_.recompute.empty() || !config_.memory_limit.empty())
-        progress.note(to_text(model_->session().recomputed()));
+      const Recomputed& recomputed = model_->session().recomputed();
+      if (recomputed.nodes > 0 || !config_.recompute.empty() || !config_.memory_limit.empty())
+        progress.note(to_text(recomputed));
       if (config_.dtype == "bf16") progress.note(to_text(model_->session().mixed_nodes()));
     };
     callbacks.on_epoch_begin = [&, epochs = epochs()](int64_t epoch, int64_t batches) {

@@ -79,8 +79,8 @@ TrainConfig::TrainConfig() {
       "f32|bf16|f16", {"f32", "bf16", "f16"});
   add("device", &device, "Device", "cpu");
   add("recompute", &recompute,
-      "What backward reads is computed again instead of kept: nothing, as little as --memory-limit wants (the default "
-      "with one), or all that makes the step smaller",
+      "What backward reads is computed again instead of kept: nothing; what costs next to nothing and what "
+      "--memory-limit wants (default); or all that makes the step smaller",
       "none|auto|all", {"none", "auto", "all"});
   add("memory-limit", &memory_limit, "Most that a step may take: 500M, 1.5G, 2GiB (units are powers of 1024)", "SIZE");
   add("disable", &disable, disable_help(), "NAME");
@@ -151,7 +151,7 @@ TrainerOptions TrainConfig::trainer_options() const {
   options.training.batchnorm_live = batchnorm == "live";
   options.training.clip_norm = clip_norm;
   MemoryOptions& memory = options.training.memory;
-  if (!memory_limit.empty()) memory = {Recompute::automatic, parse_bytes("--memory-limit", memory_limit)};
+  if (!memory_limit.empty()) memory.limit = parse_bytes("--memory-limit", memory_limit);
   if (!recompute.empty())
     memory.recompute = *choice<Recompute>(
         recompute, {{"none", Recompute::none}, {"auto", Recompute::automatic}, {"all", Recompute::all}});
@@ -256,9 +256,9 @@ std::string to_text(const MixedNodes& nodes) {
 
 std::string to_text(const Recomputed& found) {
   constexpr double mb = 1 << 20, percent = 100;
-  return fmt::format("recompute: {} values, planned peak {:.1f} -> {:.1f} MB, about +{:.1f} % FLOPs", found.values,
+  return fmt::format("recompute: {} values, planned peak {:.1f} -> {:.1f} MB, about +{:.1f} % work", found.values,
                      static_cast<double>(found.peak_before) / mb, static_cast<double>(found.peak_after) / mb,
-                     percent * found.more_flops / std::max(found.flops, 1.0));
+                     percent * found.more_work);
 }
 
 }  // namespace graft

@@ -18,9 +18,13 @@ Recomputed fit_memory(Graph& graph, const MemoryOptions& options) {
     for (int64_t& some : bytes.in_use) some += bytes.peak - planned.arena_bytes;
     return bytes;
   };
-  const bool smallest = options.recompute == Recompute::all;
-  const int64_t limit = options.limit > 0 ? options.limit : physical_memory();
-  return recompute(graph, settlements, smallest ? 0 : limit, plan);
+  if (options.recompute == Recompute::all) return recompute(graph, settlements, {}, plan);
+  RecomputeGoal goal{.limit = options.limit > 0 ? options.limit : physical_memory()};
+  // Less than this matters to nobody; more may be what keeps a larger batch from fitting.
+  constexpr int64_t much = int64_t{512} << 20;
+  constexpr double next_to_nothing = 0.015;
+  if (plan_memory(graph, settlements).peak_bytes() > much) goal.share = next_to_nothing;
+  return recompute(graph, settlements, goal, plan);
 }
 
 int64_t largest_batch(int64_t too_many, const std::function<bool(int64_t batch)>& fits) {

@@ -8,7 +8,7 @@ namespace graft {
 
 struct MemoryOptions {
   // Without a limit `automatic` takes the memory of the machine for one.
-  Recompute recompute = Recompute::none;
+  Recompute recompute = Recompute::automatic;
   int64_t limit = 0;  // bytes of the plan's peak; 0: none
   bool operator==(const MemoryOptions&) const = default;
 };

@@ -368,17 +368,12 @@ TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, cons
   auto graph = training_graph(dims, options, &apply, {});
   bool settled = settled_.contains(configuration);
   auto fit = [&](Graph& step) {
-    if (options.memory == MemoryOptions{}) return;
     recomputed_ = fit_memory(step, options.memory);
     if (options.memory.limit > 0 && recomputed_.peak_after > options.memory.limit)
       refuse(dims, options, recomputed_.peak_after);
   };
   programs.step = compile(key, std::move(graph), settled ? leave_all : lays_out_step(options),
                           {.dtype = options.dtype, .fit = fit});
-  if (options.memory == MemoryOptions{}) {
-    int64_t peak = programs.step->plan().peak_bytes();
-    recomputed_ = {.peak_before = peak, .peak_after = peak};
-  }
   settled_.insert(configuration);
   // Parameters and accumulators lie as the steps want them. It runs while the outputs of a step are still wanted.
   MayLayOut lays_out_apply = [](const State& state) { return state.in->kind == StateKind::moment; };

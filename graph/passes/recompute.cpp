@@ -4,6 +4,7 @@
 #include "graph/passes/recompute.h"
 
 #include <algorithm>
+#include <limits>
 #include <queue>
 #include <unordered_set>
 
@@ -33,6 +34,32 @@ struct Work {
   std::vector<size_t> reads;   // bytes that other nodes of forward computed
   std::vector<size_t> writes;  // bytes
 };
+
+int64_t size_of_bytes(const Value& value) {
+  if (value.opaque) return value.opaque_bytes;
+  return checked_mul(value.layout.storage_count(), static_cast<int64_t>(size_of(value.dtype)));
+}
+
+// The time of a node that moves so many bytes, in bytes that memory moves meanwhile.
+double price_of(const Node& node, int64_t moved) {
+  // A core multiplies and adds about so often while memory moves a byte.
+  constexpr double flops_a_byte = 8;
+  return static_cast<double>(moved) + flops(node) / flops_a_byte;
+}
+
+double price_of(const Node& node) {
+  int64_t moved = 0;
+  for (const auto* values : {&node.inputs, &node.outputs}) {
+    for (const Value* value : *values) moved += value ? size_of_bytes(*value) : 0;
+  }
+  return price_of(node, moved);
+}
+
+double price_of(const Graph& graph) {
+  double price = 0;
+  for (const auto& node : graph.nodes()) price += price_of(*node);
+  return price;
+}
 
 // What a node behind forward reads of it.
 struct LateReads {
@@ -132,9 +159,7 @@ class Forward {
       Bytes& place = bytes_[number_.at(output)];
       place.kept = place.kept || kept_.count(output);
     }
-    // A core multiplies and adds about so often while memory moves a byte.
-    constexpr double flops_a_byte = 8;
-    work.price = static_cast<double>(moved) + flops(node) / flops_a_byte;
+    work.price = price_of(node, moved);
   }
 
   void read_late(size_t at) {
@@ -153,11 +178,6 @@ class Forward {
       if (static_cast<size_t>(out) == output) return node.input(static_cast<size_t>(in));
     }
     return nullptr;
-  }
-
-  static int64_t size_of_bytes(const Value& value) {
-    if (value.opaque) return value.opaque_bytes;
-    return checked_mul(value.layout.storage_count(), static_cast<int64_t>(size_of(value.dtype)));
   }
 
   std::vector<Node*> nodes_;
@@ -250,12 +270,22 @@ class Model {
   std::vector<bool> done_;       // nodes
 };
 
-// Takes what lowers the excess most for its price until there is none.
+constexpr double any_price = std::numeric_limits<double>::infinity();
+
+// Takes what lowers the excess most for its price until there is none, or no more can be paid.
 class Climb {
  public:
-  Climb(const Forward& forward, Model& model, std::vector<Item> items, int64_t target)
-      : forward_(forward), model_(model), items_(std::move(items)), target_(target), chosen_(forward.nodes().size()) {
-    for (const Item& item : items_) mark(item, true);
+  Climb(const Forward& forward, Model& model, std::vector<Item> items, int64_t target, double budget = any_price)
+      : forward_(forward),
+        model_(model),
+        items_(std::move(items)),
+        target_(target),
+        left_(budget),
+        chosen_(forward.nodes().size()) {
+    for (const Item& item : items_) {
+      mark(item, true);
+      left_ -= item.price;
+    }
   }
 
   std::vector<Item> run() {
@@ -290,12 +320,13 @@ class Climb {
       size_t node = queue.top().second;
       queue.pop();
       Offer offer = best_offer(node, excess);
-      if (!(offer.worth > 0)) continue;
+      if (!(offer.worth > 0) || offer.item.price > left_) continue;
       if (!queue.empty() && offer.worth < queue.top().first) {
         queue.emplace(offer.worth, node);
         continue;
       }
       mark(offer.item, true);
+      left_ -= offer.item.price;
       items_.push_back(std::move(offer.item));
       excess = model_.excess(chosen_, target_);
       taken = true;
@@ -312,6 +343,7 @@ class Climb {
       double without = model_.excess(chosen_, target_);
       if (without < excess) {
         excess = without;
+        left_ += items_[i].price;
         items_.erase(items_.begin() + static_cast<std::ptrdiff_t>(i));
         dropped = true;
       } else {
@@ -359,6 +391,7 @@ class Climb {
   Model& model_;
   std::vector<Item> items_;
   int64_t target_;
+  double left_;  // of the budget
   std::vector<bool> chosen_;
 };
 
@@ -384,6 +417,9 @@ class Search {
   int64_t peak_before() const { return before_.peak; }
   int64_t peak(const std::vector<Item>& items) const { return planned(items).peak; }
 
+  // The smallest plan for what a share of the step's work buys.
+  std::vector<Item> run_for(double share) { return smallest(share * price_of(graph_)).first; }
+
   // The cheapest choice within `limit`; the smallest where there is none, or no limit.
   std::vector<Item> run(int64_t limit) {
     constexpr int most_tries = 6;
@@ -394,7 +430,7 @@ class Search {
       if (over <= 0) return thinned(std::move(items), limit);
       target -= over + limit / 500;
     }
-    auto [items, least] = smallest();
+    auto [items, least] = smallest(any_price);
     return thinned(std::move(items), std::max(least, limit));
   }
 
@@ -409,14 +445,14 @@ class Search {
   }
 
   // Lower and lower targets, each from what the one before took.
-  std::pair<std::vector<Item>, int64_t> smallest() {
+  std::pair<std::vector<Item>, int64_t> smallest(double budget) {
     constexpr int most_failures = 4;
     constexpr double step = 0.96;
     std::vector<Item> items, best;
     int64_t least = before_.peak;
     auto target = static_cast<double>(least);
     for (int failures = 0; failures < most_failures; target *= step) {
-      items = Climb(forward_, model_, std::move(items), static_cast<int64_t>(target)).run();
+      items = Climb(forward_, model_, std::move(items), static_cast<int64_t>(target), budget).run();
       int64_t bytes = peak(items);
       failures = bytes < least ? 0 : failures + 1;
       if (bytes >= least) continue;
@@ -449,18 +485,24 @@ class Search {
 
 }  // namespace
 
-Recomputed recompute(Graph& graph, const std::unordered_map<const Node*, Settlement>& settlements, int64_t limit,
-                     const PlanBytes& plan) {
+Recomputed recompute(Graph& graph, const std::unordered_map<const Node*, Settlement>& settlements,
+                     const RecomputeGoal& goal, const PlanBytes& plan) {
   Search search(graph, settlements, plan);
   Recomputed found{.peak_before = search.peak_before(), .peak_after = search.peak_before(), .flops = flops(graph)};
-  if (limit > 0 && found.peak_before <= limit) return found;
-  std::vector<Item> items = search.run(limit);
+  std::vector<Item> items;
+  if (goal.share > 0) items = search.run_for(goal.share);
   found.peak_after = search.peak(items);
-  if (limit > 0 && found.peak_after > limit) return found;
+  if (goal.limit == 0 || found.peak_after > goal.limit) {
+    items = search.run(goal.limit);
+    found.peak_after = search.peak(items);
+  }
+  if (goal.limit > 0 && found.peak_after > goal.limit) return found;
+  const double price = price_of(graph);
   Origins copies = copy_into_backward(graph, search.chosen(items));
   for (const auto& [copy, original] : copies) {
     ++found.nodes;
     found.more_flops += flops(*copy);
+    found.more_work += price_of(*copy) / price;
     for (const Value* output : copy->outputs) {
       found.values += output && std::any_of(output->users.begin(), output->users.end(),
                                             [&](const Node* user) { return !copies.count(user); });

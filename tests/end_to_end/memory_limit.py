@@ -53,7 +53,7 @@ def check_training(graft, checks, models):
                          ("roomy", "--memory-limit", "1G"), ("windows", "--recompute", "auto")):
         model, said = trained(name, *flags)
         checks.expect(model == wanted, f"{name}: the model is the same to the bit")
-        line = re.search(r"recompute: (\d+) values, planned peak ([\d.]+) -> ([\d.]+) MB, about \+[\d.]+ % FLOPs", said)
+        line = re.search(r"recompute: (\d+) values, planned peak ([\d.]+) -> ([\d.]+) MB, about \+[\d.]+ % work", said)
         checks.expect(line and (int(line[1]) > 0) == (name == "all") and float(line[3]) <= float(line[2]),
                       f"{name}: {line and line[0]}")
     config = (graft.folder / "roomy" / "config.yaml").read_text()

@@ -15,7 +15,6 @@ using test::Recording;
 using test::Tensors;
 
 constexpr int64_t steps = 4;
-constexpr int64_t channels = 16;
 
 Value* weight(Graph& graph, const Dims& dims, double low, double high) {
   auto count = static_cast<unsigned>(graph.values().size());
@@ -27,6 +26,7 @@ Value* call(Graph& graph, const char* type, const std::vector<Value*>& operands,
 }
 
 // Deep enough for segments: six times a convolution, a BatchNormalization, Dropout, an addition and an activation.
+template <int64_t channels>
 std::unique_ptr<Graph> tower() {
   constexpr int64_t blocks = 6;
   auto graph = std::make_unique<Graph>();
@@ -49,7 +49,7 @@ std::unique_ptr<Graph> tower() {
 
 std::vector<Network> all_networks() {
   std::vector<Network> all = test::networks();
-  all.push_back({"tower", tower, {5, channels, 12, 11}, {5, channels, 12, 11}});
+  all.push_back({"tower", tower<16>, {5, 16, 12, 11}, {5, 16, 12, 11}});
   return all;
 }
 
@@ -158,6 +158,23 @@ TEST_F(RecomputeOfTower, IsForWhatTheLimitWants) {
   training_.options().memory = {.recompute = Recompute::all};
   training_.run();
   EXPECT_GT(training_.session().recomputed().nodes, few);
+}
+
+// Convolutions of so many channels leave little of a step to the rest.
+TEST(RecomputeOfWideTower, SpendsNextToNothingWhereMuchIsKept) {
+  Training training({"wide", tower<128>, {5, 128, 12, 11}, {5, 128, 12, 11}});
+  auto peak = [&](int64_t batch, Recompute recompute) {
+    TrainingOptions options = training.options();
+    options.memory.recompute = recompute;
+    auto dims = training.dims();
+    dims.at("x").at(0) = batch;
+    return training.session().training_cost(dims, options).peak_bytes;
+  };
+  int64_t batch = 1;
+  while (peak(batch, Recompute::none) < int64_t{600} << 20) batch *= 2;
+  EXPECT_LT(peak(batch, Recompute::automatic), peak(batch, Recompute::none));
+  EXPECT_GT(peak(batch, Recompute::automatic), peak(batch, Recompute::all));
+  EXPECT_EQ(peak(batch / 4, Recompute::automatic), peak(batch / 4, Recompute::none));
 }
 
 // A copy stands between its forward node and the backward nodes that read it, next to the first of them.
