@@ -19,6 +19,8 @@ PARTS = {
     ("resnet50", 8, "last_block"): {"title": "last block and head", "train": ["layer4.2.*", "fc.*"]},
     ("minilm", 8, "norms"): {"title": "normalisations, biases and head",
                              "train": ["*LayerNorm*", "*.bias", "*classifier*"]},
+    # Graft computes what the frozen part gives once for each sample: steps of the second epoch and later ones.
+    ("resnet50", 8, "cached"): {"title": "head, frozen part cached", "train": ["fc.*"], "samples": 256},
 }
 
 PEERS = {
@@ -45,6 +47,11 @@ def title_of(name, batch, part):
 
 def trained(name, batch, part):
     return PARTS[name, batch, part]["train"] if part else ["*"]
+
+
+def cached_samples(name, batch, part):
+    """How many samples a run on cached features takes; 0 where nothing is cached."""
+    return PARTS[name, batch, part].get("samples", 0) if part else 0
 
 
 def rows(globs):
