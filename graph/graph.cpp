@@ -352,6 +352,7 @@ void Graph::copy_node(const Node& from, std::unordered_map<const Value*, Value*>
   node->provenance = keep_name || provenance_.source.empty() ? from.provenance : provenance_;
   node->stage = from.stage;
   node->device = from.device;
+  node->kernel = from.kernel;
   if (from.forward) node->forward = copied.at(from.forward);
   copied[&from] = node;
   for (const Value* output : from.outputs) {

@@ -79,6 +79,7 @@ struct Node {
   Provenance provenance;
   Stage stage = Stage::step;
   Device device = Device::cpu;
+  std::string kernel;             // chosen among those that the operator lists, see ops/op.h; "": it decides itself
   const Node* forward = nullptr;  // of a ...Grad node: the node whose descriptor it can use; nullptr once that is gone
   Graph* graph = nullptr;
   std::list<std::unique_ptr<Node>>::iterator position;

@@ -104,6 +104,7 @@ void print_node(std::ostream& out, const Node& node) {
     out << directions[static_cast<int>(node.provenance.direction)] << ' ' << node.provenance.source;
   }
   if (node.stage == Stage::prologue) out << " prologue";
+  if (!node.kernel.empty()) out << " by " << node.kernel;
   out << '\n';
 }
 

@@ -217,7 +217,7 @@ Vals differentiate_conv_transpose(Gradient& g) {
 }
 
 std::vector<KernelEntry> kernels() {
-  KernelFunctions dnnl = {propose_conv, settle_conv, prepare_conv};
+  KernelFunctions dnnl = {propose_conv, settle_conv, prepare_conv, conv_choices};
   return {{DTypes::f32, dnnl}, {DTypes::bf16, dnnl}, {DTypes::f64, plain_kernel(prepare_conv_reference)}};
 }
 

@@ -59,19 +59,28 @@ std::vector<Candidate> propose_conv(const Node& node);
 Settlement settle_conv(const Node& node, const Settlement* forward);
 Kernel prepare_conv(const Node& node, const Binding& binding);
 std::optional<MixedPrecision> mix_conv(const Node& node);
+// Whether oneDNN has a convolution of the activations as they lie that is more than plain loops.
+bool takes_direct(const Node& node, const ConvProblem& p);
+
+// What stands beside oneDNN, see ops/conv_choices.cpp: nullopt, or no kernel, where the node runs on oneDNN.
+std::vector<std::string> conv_choices(const Node& node);
+std::optional<Settlement> settle_conv_way(const Node& node, const ConvProblem& p);
+Kernel prepare_conv_way(const Node& node, const ConvProblem& p, const Binding& binding);
 
 // Gradients of 1x1 weights as products, mixed precision: as below. Sets layouts of a candidate.
 bool pointwise_fits(const ConvProblem& p);
 void propose_pointwise(const ConvProblem& p, Candidate& candidate);
-bool lies_for_pointwise(const Node& node, const ConvProblem& p);
+bool takes_pointwise(const Node& node, const ConvProblem& p);
+Layout pointwise_weights_layout(const ConvProblem& p);
 Settlement settle_pointwise(const Node& node, const ConvProblem& p);
 Kernel prepare_pointwise(const Node& node, const ConvProblem& p, const Binding& binding);
 
-// Winograd's algorithm, float32: whether it can, what it wants, and whether the node's layouts are that. The attribute
-// winograd = 0 forbids it.
+// Winograd's algorithm, float32: whether it can, what it wants, whether the activations lie so, and how the weights
+// should. The attribute winograd = 0 forbids it.
 bool winograd_fits(const Node& node, const ConvProblem& p);
 Candidate propose_winograd(const Node& node, const ConvProblem& p);
-bool lies_for_winograd(const Node& node, const ConvProblem& p);
+bool takes_winograd(const Node& node, const ConvProblem& p);
+Layout winograd_weights_layout(const ConvProblem& p);
 Settlement settle_winograd(const Node& node, const ConvProblem& p);
 Kernel prepare_winograd(const Node& node, const ConvProblem& p, const Binding& binding);
 

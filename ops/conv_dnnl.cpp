@@ -180,6 +180,16 @@ std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, con
   return plan;
 }
 
+// Weights may lie otherwise: reordering them costs less than a convolution on layouts that oneDNN does not like.
+std::shared_ptr<const Plan> plan_as_it_lies(const Node& node, const ConvProblem& p) {
+  Layouts given{conv_value(node, p.slots.x)->layout, conv_value(node, p.slots.y)->layout};
+  auto plan = plan_for(node, p, nullptr);
+  const bool fits = plan->x_layout == given.x && plan->y_layout == given.y;
+  return fits ? plan : plan_for(node, p, &given);
+}
+
+bool is_reference(const Plan& plan) { return std::string_view(plan.descriptor.impl_info_str()).starts_with("ref"); }
+
 struct Settled {
   std::shared_ptr<const Plan> plan;
   bool reorders_w = false;
@@ -218,9 +228,17 @@ std::optional<MixedPrecision> mix_conv(const Node& node) {
   ConvProblem p = conv_problem(node);
   if (p.empty() || (p.bias && p.slots.way == ConvWay::data)) return std::nullopt;
   mix(p);
-  if (std::string_view(plan_for(node, p, nullptr)->descriptor.impl_info_str()).starts_with("ref")) return std::nullopt;
+  if (is_reference(*plan_for(node, p, nullptr))) return std::nullopt;
   if (p.slots.way == ConvWay::weights) return MixedPrecision{.inputs = 3};
   return MixedPrecision{.inputs = 3, .outputs = 1, .optional = 1};
+}
+
+bool takes_direct(const Node& node, const ConvProblem& p) {
+  try {
+    return !is_reference(*plan_as_it_lies(node, p));
+  } catch (const UnsupportedError&) {
+    return false;
+  }
 }
 
 std::vector<Candidate> propose_conv(const Node& node) {
@@ -260,15 +278,10 @@ Settlement settle_conv(const Node& node, const Settlement*) {
   ConvProblem p = conv_problem(node);
   Settlement settlement;
   if (p.empty()) return settlement;
-  if (lies_for_winograd(node, p)) return settle_winograd(node, p);
-  if (lies_for_pointwise(node, p)) return settle_pointwise(node, p);
+  if (auto other = settle_conv_way(node, p)) return *other;
   const Layout& w = conv_value(node, p.slots.w)->layout;
-  Layouts given{conv_value(node, p.slots.x)->layout, conv_value(node, p.slots.y)->layout};
   Settled settled;
-  settled.plan = plan_for(node, p, nullptr);
-  // Weights may lie otherwise: reordering them costs less than a convolution on layouts that oneDNN does not like.
-  bool activations_fit = settled.plan->x_layout == given.x && settled.plan->y_layout == given.y;
-  if (!activations_fit) settled.plan = plan_for(node, p, &given);
+  settled.plan = plan_as_it_lies(node, p);
   settled.w = with_dnnl_errors(node, [&] { return dnnl_desc(p.w_dtype, grouped_dims(p), split_groups(p, w)); });
   settled.reorders_w = settled.w != settled.plan->w;
   settlement.scratch_bytes = aligned(settled.plan->descriptor.scratchpad_desc().get_size());
@@ -281,8 +294,7 @@ Settlement settle_conv(const Node& node, const Settlement*) {
 Kernel prepare_conv(const Node& node, const Binding& binding) {
   ConvProblem p = conv_problem(node);
   if (p.empty()) return prepare_conv_reference(node, binding);
-  if (lies_for_winograd(node, p)) return prepare_winograd(node, p, binding);
-  if (lies_for_pointwise(node, p)) return prepare_pointwise(node, p, binding);
+  if (Kernel other = prepare_conv_way(node, p, binding)) return other;
   const auto& settled = std::any_cast<const Settled&>(binding.settlement->descriptor);
   const Plan& plan = *settled.plan;
   ConvWay way = p.slots.way;

@@ -47,13 +47,15 @@ bool pointwise_fits(const ConvProblem& p) {
 void propose_pointwise(const ConvProblem& p, Candidate& candidate) {
   candidate.inputs[static_cast<size_t>(p.slots.x)] = channels_last(p.x);
   candidate.inputs[static_cast<size_t>(p.slots.y)] = channels_last(p.y);
-  candidate.outputs[conv_output(p.slots.w)] = Layout::plain(p.w);
+  candidate.outputs[conv_output(p.slots.w)] = pointwise_weights_layout(p);
 }
 
-bool lies_for_pointwise(const Node& node, const ConvProblem& p) {
+bool takes_pointwise(const Node& node, const ConvProblem& p) {
   return pointwise_fits(p) && conv_value(node, p.slots.x)->layout == channels_last(p.x) &&
-         conv_value(node, p.slots.y)->layout == channels_last(p.y) && conv_value(node, p.slots.w)->layout.is_plain(p.w);
+         conv_value(node, p.slots.y)->layout == channels_last(p.y);
 }
+
+Layout pointwise_weights_layout(const ConvProblem& p) { return Layout::plain(p.w); }
 
 Settlement settle_pointwise(const Node& node, const ConvProblem& p) {
   Settled settled = settle(node, p);

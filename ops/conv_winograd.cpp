@@ -11,15 +11,6 @@ namespace {
 
 constexpr int64_t points = winograd_points;
 
-// [M/W][C][3][3][W]
-Layout weights_layout(const Dims& w, int64_t width) {
-  Layout layout = Layout::plain({w[0] / width, w[1], w[2], w[3]});
-  for (int64_t& stride : layout.strides) stride *= width;
-  layout.padded = w;
-  layout.blocks = {{0, width}};
-  return layout;
-}
-
 // The way `data` convolves dy with the turned weights.
 WinogradShape shape_of(const ConvProblem& p) {
   const bool data = p.slots.way == ConvWay::data;
@@ -111,6 +102,16 @@ bool winograd_fits(const Node& node, const ConvProblem& p) {
          std::min(p.w[0], p.w[1]) >= few;
 }
 
+// [M/W][C][3][3][W]
+Layout winograd_weights_layout(const ConvProblem& p) {
+  const int64_t width = channel_block();
+  Layout layout = Layout::plain({p.w[0] / width, p.w[1], p.w[2], p.w[3]});
+  for (int64_t& stride : layout.strides) stride *= width;
+  layout.padded = p.w;
+  layout.blocks = {{0, width}};
+  return layout;
+}
+
 Candidate propose_winograd(const Node& node, const ConvProblem& p) {
   const int64_t width = channel_block();
   Candidate candidate = propose_plain(node)[0];
@@ -120,7 +121,7 @@ Candidate propose_winograd(const Node& node, const ConvProblem& p) {
   };
   set(p.slots.x, blocked_channels(p.x, width));
   set(p.slots.y, blocked_channels(p.y, width));
-  set(p.slots.w, weights_layout(p.w, width));
+  set(p.slots.w, winograd_weights_layout(p));
   // As for direct convolutions, with the traffic of transformed activations in cache and of transformed weights.
   const auto tiles = static_cast<double>(shape_of(p).tiles());
   const auto channels = static_cast<double>(p.w[1]), features = static_cast<double>(p.w[0]);
@@ -129,12 +130,11 @@ Candidate propose_winograd(const Node& node, const ConvProblem& p) {
   return candidate;
 }
 
-bool lies_for_winograd(const Node& node, const ConvProblem& p) {
+bool takes_winograd(const Node& node, const ConvProblem& p) {
   if (!winograd_fits(node, p)) return false;
   const int64_t width = channel_block();
-  auto lies = [&](int slot, const Layout& layout) { return conv_value(node, slot)->layout == layout; };
-  return lies(p.slots.x, blocked_channels(p.x, width)) && lies(p.slots.y, blocked_channels(p.y, width)) &&
-         lies(p.slots.w, weights_layout(p.w, width));
+  return conv_value(node, p.slots.x)->layout == blocked_channels(p.x, width) &&
+         conv_value(node, p.slots.y)->layout == blocked_channels(p.y, width);
 }
 
 Settlement settle_winograd(const Node& node, const ConvProblem& p) {

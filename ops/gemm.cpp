@@ -34,14 +34,18 @@ Product product_of(const Node& node) {
   return product;
 }
 
-Settlement settle_gemm(const Node& node, const Settlement*) { return settle_product(product_of(node)); }
-Kernel prepare_gemm(const Node& node, const Binding& binding) { return prepare_product(product_of(node), binding); }
+std::vector<std::string> gemm_choices(const Node& node) { return product_choices(node, product_of(node)); }
+Settlement settle_gemm(const Node& node, const Settlement*) { return settle_product(node, product_of(node)); }
+Kernel prepare_gemm(const Node& node, const Binding& binding) {
+  return prepare_product(node, product_of(node), binding);
+}
 std::optional<MixedPrecision> mix_gemm(const Node& node) { return mix_product(node, product_of(node)); }
+std::vector<std::string> mixed_gemm_choices(const Node& node) { return mixed_product_choices(node, product_of(node)); }
 Settlement settle_mixed_gemm(const Node& node, const Settlement*) {
-  return settle_mixed_product(node, product_of(node));
+  return settle_dnnl_product(node, product_of(node));
 }
 Kernel prepare_mixed_gemm(const Node& node, const Binding& binding) {
-  return prepare_mixed_product(node, product_of(node), binding);
+  return prepare_dnnl_product(node, product_of(node), binding);
 }
 Kernel prepare_gemm_reference(const Node& node, const Binding& binding) {
   return prepare_product_reference(DType::f64, product_of(node), binding.in<double>(0), binding.in<double>(1),
@@ -70,8 +74,8 @@ Vals differentiate_gemm(Gradient& g) {
 
 std::vector<Op> gemm_ops() {
   return {{.type = "Gemm",
-           .cpu = {{DTypes::f32, {propose_plain, settle_gemm, prepare_gemm}},
-                   {DTypes::bf16, {propose_plain, settle_mixed_gemm, prepare_mixed_gemm}},
+           .cpu = {{DTypes::f32, {propose_plain, settle_gemm, prepare_gemm, gemm_choices}},
+                   {DTypes::bf16, {propose_plain, settle_mixed_gemm, prepare_mixed_gemm, mixed_gemm_choices}},
                    {DTypes::f64, plain_kernel(prepare_gemm_reference)}},
            .differentiate = differentiate_gemm,
            .mixed_precision = mix_gemm,

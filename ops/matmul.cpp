@@ -65,14 +65,20 @@ void infer_matmul(Node& node) {
   y->dims = dims;
 }
 
-Settlement settle_matmul(const Node& node, const Settlement*) { return settle_product(product_of(node)); }
-Kernel prepare_matmul(const Node& node, const Binding& binding) { return prepare_product(product_of(node), binding); }
+std::vector<std::string> matmul_choices(const Node& node) { return product_choices(node, product_of(node)); }
+Settlement settle_matmul(const Node& node, const Settlement*) { return settle_product(node, product_of(node)); }
+Kernel prepare_matmul(const Node& node, const Binding& binding) {
+  return prepare_product(node, product_of(node), binding);
+}
 std::optional<MixedPrecision> mix_matmul(const Node& node) { return mix_product(node, product_of(node)); }
+std::vector<std::string> mixed_matmul_choices(const Node& node) {
+  return mixed_product_choices(node, product_of(node));
+}
 Settlement settle_mixed_matmul(const Node& node, const Settlement*) {
-  return settle_mixed_product(node, product_of(node));
+  return settle_dnnl_product(node, product_of(node));
 }
 Kernel prepare_mixed_matmul(const Node& node, const Binding& binding) {
-  return prepare_mixed_product(node, product_of(node), binding);
+  return prepare_dnnl_product(node, product_of(node), binding);
 }
 Kernel prepare_matmul_reference(const Node& node, const Binding& binding) {
   return prepare_product_reference(DType::f64, product_of(node), binding.inputs[0], binding.inputs[1],
@@ -117,8 +123,8 @@ Vals differentiate_matmul(Gradient& g) {
 }
 
 std::vector<KernelEntry> kernels() {
-  return {{DTypes::f32, {propose_matmul, settle_matmul, prepare_matmul}},
-          {DTypes::bf16, {propose_matmul, settle_mixed_matmul, prepare_mixed_matmul}},
+  return {{DTypes::f32, {propose_matmul, settle_matmul, prepare_matmul, matmul_choices}},
+          {DTypes::bf16, {propose_matmul, settle_mixed_matmul, prepare_mixed_matmul, mixed_matmul_choices}},
           {DTypes::f64, plain_kernel(prepare_matmul_reference)}};
 }
 

@@ -167,6 +167,18 @@ KernelFunctions plain_in_place_kernel(PrepareFunction prepare) { return {propose
 KernelFunctions elementwise_kernel(PrepareFunction prepare) { return {propose_elementwise, settle_in_place, prepare}; }
 KernelFunctions view_kernel() { return {propose_plain, settle_view, prepare_view}; }
 
+void check_kernel_choice(const Node& node) {
+  if (node.kernel.empty()) return;
+  const KernelFunctions* functions = find_kernel(node);
+  std::vector<std::string> names;
+  if (functions && functions->choices) names = functions->choices(node);
+  if (std::find(names.begin(), names.end(), node.kernel) != names.end()) return;
+  std::string allowed;
+  for (const auto& name : names) allowed += (allowed.empty() ? "" : ", ") + name;
+  throw UsageError(node.where(), " has no kernel \"", node.kernel,
+                   "\" for these operands; it can take: ", allowed.empty() ? "its only one" : allowed);
+}
+
 Val Gradient::dy_or_zero(size_t i) {
   if (Val given = dy(i)) return given;
   return expand(constant_like(y(i), 0), y(i).dims());

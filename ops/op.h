@@ -56,11 +56,16 @@ using ProposeFunction = std::vector<Candidate> (*)(const Node&);
 // `forward` is the settlement of node.forward, nullptr where there is none.
 using SettleFunction = Settlement (*)(const Node&, const Settlement* forward);
 using PrepareFunction = Kernel (*)(const Node&, const Binding&);
+// Names of the kernels that can compute the node as it lies, the one that runs unless another is chosen first; empty
+// where there is no choice. Node::kernel holds the choice, and settle and prepare follow it. Neither opaque operands
+// nor a forward node may matter to them, so that one node can be timed alone.
+using ChoicesFunction = std::vector<std::string> (*)(const Node&);
 
 struct KernelFunctions {
   ProposeFunction propose = nullptr;
   SettleFunction settle = nullptr;
   PrepareFunction prepare = nullptr;
+  ChoicesFunction choices = nullptr;
 };
 
 // Sets of element types.
@@ -153,6 +158,9 @@ KernelFunctions view_kernel();
 
 // Op::mixed_precision of operators that only move elements.
 std::optional<MixedPrecision> moves_elements(const Node& node);
+
+// UsageError where the kernel chosen for the node is none that its operator lists.
+void check_kernel_choice(const Node& node);
 
 std::vector<Candidate> propose_plain(const Node& node);
 std::vector<Candidate> propose_elementwise(const Node& node);

@@ -116,6 +116,28 @@ bool is_empty(const Product& p) { return element_count(p.y) == 0 || p.k() == 0; 
 
 int64_t batch_count(const Product& p) { return element_count({p.y.begin(), p.y.end() - 2}); }
 
+// What each thread has a part of.
+enum class Split : uint8_t { batches, columns, rows };
+constexpr const char* split_names[] = {"batches", "columns", "rows"};
+const char* name_of(Split split) { return split_names[static_cast<size_t>(split)]; }
+
+Split usual_split(const Product& p, int64_t threads) {
+  const int64_t batches = batch_count(p);
+  if (batches >= 4 * threads || batches % threads == 0) return Split::batches;
+  // What is packed should not be packed by every thread: b always is, a where its k are not neighbours.
+  const bool wide = p.n() >= 2 * threads * gemm_column_step();
+  return p.n() >= p.m() || (wide && p.a_strides.back() == 1) ? Split::columns : Split::rows;
+}
+
+Split split_of(const Product& p, int64_t threads) {
+  for (Split split : {Split::batches, Split::columns, Split::rows}) {
+    if (p.kernel == name_of(split)) return split;
+  }
+  return usual_split(p, threads);
+}
+
+constexpr const char* onednn = "onednn";
+
 // On gemm(), each thread with its own part of the batches, or of the columns or rows of each batch.
 class ThreadedProduct {
  public:
@@ -138,10 +160,7 @@ class ThreadedProduct {
       // A factor of c is applied behind the product.
       if (p.beta == 1) whole_.start = last_two(c, c_strides_);
     }
-    splits_batches_ = batches_ >= 4 * threads || batches_ % threads == 0;
-    // What is packed should not be packed by every thread: b always is, a where its k are not neighbours.
-    const bool wide = whole_.n >= 2 * threads * gemm_column_step();
-    splits_columns_ = whole_.n >= whole_.m || (wide && whole_.a.column == 1);
+    split_ = split_of(p, threads);
   }
 
   void operator()(Stream&) const {
@@ -158,21 +177,22 @@ class ThreadedProduct {
 
   void run(int64_t thread) const {
     float* scratch = scratch_ + thread * gemm_scratch();
-    if (splits_batches_) {
+    if (split_ == Split::batches) {
       for (int64_t i = batches_ * thread / threads_; i < batches_ * (thread + 1) / threads_; ++i)
         gemm(batch(i), scratch);
       return;
     }
-    const int64_t total = splits_columns_ ? whole_.n : whole_.m;
-    const int64_t step = splits_columns_ ? gemm_column_step() : gemm_row_step();
+    const bool splits_columns = split_ == Split::columns;
+    const int64_t total = splits_columns ? whole_.n : whole_.m;
+    const int64_t step = splits_columns ? gemm_column_step() : gemm_row_step();
     const int64_t steps = (total + step - 1) / step;
     const int64_t first = std::min(total, steps * thread / threads_ * step);
     const int64_t last = std::min(total, steps * (thread + 1) / threads_ * step);
     if (first == last) return;
     for (int64_t i = 0; i < batches_; ++i) {
       GemmBlock part = batch(i);
-      const int64_t row = splits_columns_ ? 0 : first, column = splits_columns_ ? first : 0;
-      (splits_columns_ ? part.n : part.m) = last - first;
+      const int64_t row = splits_columns ? 0 : first, column = splits_columns ? first : 0;
+      (splits_columns ? part.n : part.m) = last - first;
       part.a = part.a.from(row, 0);
       part.b = part.b.from(0, column);
       part.start = part.start.from(row, column);
@@ -199,7 +219,7 @@ class ThreadedProduct {
   float* scratch_;
   GemmBlock whole_;
   Dims c_strides_;
-  bool splits_batches_ = false, splits_columns_ = false;
+  Split split_ = Split::batches;
 };
 
 // y += beta c, c broadcast
@@ -236,6 +256,7 @@ Product make_product(const Node& node, MatrixOperand a, bool transpose_a, Matrix
     throw ModelError(node.where(), " wants matrices, got ", a.dims, " and ", b.dims);
   const size_t rank = std::max(a.dims.size(), b.dims.size());
   Product p;
+  p.kernel = node.kernel;
   p.a = widened(a.dims, rank);
   p.b = widened(b.dims, rank);
   p.a_strides = widened(a.strides, rank);
@@ -283,7 +304,24 @@ Kernel prepare_product_reference(DType dtype, const Product& product, const void
   return dtype == DType::f32 ? bind(float{}) : bind(double{});
 }
 
-Settlement settle_product(const Product& product) {
+std::vector<std::string> product_choices(const Node& node, const Product& product) {
+  if (is_empty(product)) return {};
+  const int64_t threads = thread_count();
+  const Split usual = usual_split(product, threads);
+  std::vector<std::string> names{name_of(usual)};
+  auto add = [&](Split split, int64_t parts) {
+    if (threads > 1 && parts > 1 && split != usual) names.emplace_back(name_of(split));
+  };
+  add(Split::batches, batch_count(product));
+  add(Split::columns, product.n() / gemm_column_step());
+  add(Split::rows, product.m() / gemm_row_step());
+  if (dnnl_fits(node, product)) names.emplace_back(onednn);
+  if (names.size() == 1) return {};
+  return names;
+}
+
+Settlement settle_product(const Node& node, const Product& product) {
+  if (product.kernel == onednn) return settle_dnnl_product(node, product);
   Settlement settlement;
   if (is_empty(product)) return settlement;
   const int64_t threads = thread_count();
@@ -292,7 +330,8 @@ Settlement settle_product(const Product& product) {
   return settlement;
 }
 
-Kernel prepare_product(const Product& product, const Binding& binding) {
+Kernel prepare_product(const Node& node, const Product& product, const Binding& binding) {
+  if (product.kernel == onednn) return prepare_dnnl_product(node, product, binding);
   const auto *a = binding.in<float>(0), *b = binding.in<float>(1), *c = product.adds ? binding.in<float>(2) : nullptr;
   auto* y = binding.out<float>(0);
   if (is_empty(product)) return prepare_product_reference(DType::f32, product, a, b, c, y);

@@ -13,6 +13,7 @@ struct Product {
   bool adds = false;     // c takes part
   bool swapped = false;  // a and b are each other's, transposed: where the columns of y are not neighbours
   Dims c;                // of y's rank, 1 where it broadcasts
+  std::string kernel;    // see product_choices; "": by sizes
 
   int64_t m() const { return y[y.size() - 2]; }
   int64_t n() const { return y[y.size() - 1]; }
@@ -36,12 +37,18 @@ Product make_product(const Node& node, MatrixOperand a, bool transpose_a, Matrix
 // Plain loops.
 Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c,
                                  void* y);
-// float32, on gemm_loops.
-Settlement settle_product(const Product& product);
-Kernel prepare_product(const Product& product, const Binding& binding);
+// float32, on gemm_loops or oneDNN: "batches", "columns" and "rows" are what the threads of gemm_loops have parts of,
+// which all give the same bits; "onednn" rounds otherwise.
+std::vector<std::string> product_choices(const Node& node, const Product& product);
+Settlement settle_product(const Node& node, const Product& product);
+Kernel prepare_product(const Node& node, const Product& product, const Binding& binding);
+// Whether oneDNN has a product of these operands, of the node's types, that is more than plain loops.
+bool dnnl_fits(const Node& node, const Product& product);
 // a and b in bfloat16, c in float32, y in either; on oneDNN. nullopt where it cannot.
 std::optional<MixedPrecision> mix_product(const Node& node, const Product& product);
-Settlement settle_mixed_product(const Node& node, const Product& product);
-Kernel prepare_mixed_product(const Node& node, const Product& product, const Binding& binding);
+// "matmul", "inner_product": oneDNN's primitives.
+std::vector<std::string> mixed_product_choices(const Node& node, const Product& product);
+Settlement settle_dnnl_product(const Node& node, const Product& product);
+Kernel prepare_dnnl_product(const Node& node, const Product& product, const Binding& binding);
 
 }  // namespace graft

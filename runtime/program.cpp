@@ -39,6 +39,7 @@ Settlements settle(const Graph& graph) {
   for (const auto& node : graph.nodes()) {
     const KernelFunctions* functions = find_kernel(*node);
     if (!functions) throw UnsupportedError(node->where(), " has no kernel for ", kernel_dtype(*node));
+    check_kernel_choice(*node);
     const Settlement* forward = nullptr;
     if (node->forward) {
       auto found = settlements.find(node->forward);

@@ -57,6 +57,7 @@ class Copier {
     Node* node = graph_.add_node(from.domain, from.type, std::move(operands), from.outputs.size(), from.attributes);
     node->name = from.name;
     node->device = from.device;
+    node->kernel = from.kernel;
     for (size_t i = 0; i < from.outputs.size(); ++i) {
       const Value* original = from.outputs[i];
       if (!original || new_states_.count(original)) {

@@ -62,17 +62,9 @@ std::vector<Tensor> random_inputs(const Node& node, const Feeds& feeds) {
   return plain;
 }
 
-// The node's kernel in the layouts that it proposes first for `operand` in the layout `tag`.
-void check_proposal(const Node& node, const std::string& tag, size_t operand, const std::vector<Tensor>& plain,
-                    const std::vector<Tensor>& expected, double tolerance) {
-  for (size_t i = 0; i < node.inputs.size(); ++i) {
-    if (node.inputs[i]) node.inputs[i]->layout = Layout::plain(node.inputs[i]->dims);
-  }
-  if (tag != "any") node.inputs[operand]->layout = layout_of_tag(tag, node.inputs[operand]->dims);
-  Candidate candidate = find_kernel(node)->propose(node).at(0);
-  if (tag != "any") {
-    ASSERT_EQ(candidate.inputs[operand], node.inputs[operand]->layout) << "the kernel wants another layout";
-  }
+// The node's kernel in the layouts of a candidate.
+void check_candidate(const Node& node, const Candidate& candidate, const std::vector<Tensor>& plain,
+                     const std::vector<Tensor>& expected, double tolerance) {
   std::vector<Tensor> inputs, outputs;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     Value* input = node.inputs[i];
@@ -94,6 +86,32 @@ void check_proposal(const Node& node, const std::string& tag, size_t operand, co
   }
 }
 
+// In those that it proposes first for `operand` in the layout `tag`.
+void check_proposal(const Node& node, const std::string& tag, size_t operand, const std::vector<Tensor>& plain,
+                    const std::vector<Tensor>& expected, double tolerance) {
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (node.inputs[i]) node.inputs[i]->layout = Layout::plain(node.inputs[i]->dims);
+  }
+  if (tag != "any") node.inputs[operand]->layout = layout_of_tag(tag, node.inputs[operand]->dims);
+  Candidate candidate = find_kernel(node)->propose(node).at(0);
+  if (tag != "any") {
+    ASSERT_EQ(candidate.inputs[operand], node.inputs[operand]->layout) << "the kernel wants another layout";
+  }
+  check_candidate(node, candidate, plain, expected, tolerance);
+}
+
+// Operands that mixed precision makes bfloat16, and what they are in float32 in `plain`.
+std::vector<Tensor> lowered(const MixedPrecision& mixed, std::vector<Tensor>& plain) {
+  std::vector<Tensor> given = plain;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    const bool low = mixed.follows || mixed.takes_low(i);
+    if (!low || !plain[i].defined() || plain[i].dtype() != DType::f32) continue;
+    given[i] = plain[i].cast(DType::bf16);
+    plain[i] = given[i].cast(DType::f32);
+  }
+  return given;
+}
+
 }  // namespace
 
 void check_layout(const std::string& text, const std::string& tag, size_t operand, const Feeds& feeds,
@@ -113,13 +131,7 @@ void check_mixed(const std::string& text, const std::string& tag, size_t operand
   std::vector<Tensor> plain = random_inputs(node, feeds);
   auto mixed = find_op(node)->mixed_precision(node);
   ASSERT_TRUE(mixed) << "no kernel for bfloat16";
-  std::vector<Tensor> given = plain;
-  for (size_t i = 0; i < plain.size(); ++i) {
-    const bool low = mixed->follows || mixed->takes_low(i);
-    if (!low || !plain[i].defined() || plain[i].dtype() != DType::f32) continue;
-    given[i] = plain[i].cast(DType::bf16);
-    plain[i] = given[i].cast(DType::f32);
-  }
+  std::vector<Tensor> given = lowered(*mixed, plain);
   std::vector<Tensor> expected = evaluate(node, plain);
   for (size_t i = 0; i < given.size(); ++i) {
     if (given[i].dtype() == DType::bf16) node.inputs[i]->dtype = DType::bf16;
@@ -133,6 +145,35 @@ void check_mixed(const std::string& text, const std::string& tag, size_t operand
     }
     check_proposal(node, tag, operand, given, expected, tolerance);
   }
+}
+
+std::set<std::string> check_choices(const std::string& text, DType dtype, double tolerance) {
+  SCOPED_TRACE(cat(text, " in ", dtype));
+  auto graph = graph_from_text(text);
+  Node& node = **graph->nodes().begin();
+  std::vector<Tensor> plain = random_inputs(node, {}), given = plain;
+  std::optional<MixedPrecision> mixed;
+  if (dtype == DType::bf16) mixed = find_op(node)->mixed_precision(node);
+  if (mixed) given = lowered(*mixed, plain);
+  const std::vector<Tensor> expected = evaluate(node, plain);
+  for (size_t i = 0; i < given.size(); ++i) node.inputs[i]->dtype = given[i].dtype();
+  for (size_t i = 0; mixed && i < node.outputs.size(); ++i) {
+    if (mixed->gives_low(i)) node.outputs[i]->dtype = DType::bf16;
+  }
+  for (Value* input : node.inputs) input->layout = Layout::plain(input->dims);
+  std::set<std::string> names;
+  for (const Candidate& candidate : find_kernel(node)->propose(node)) {
+    for (size_t i = 0; i < node.inputs.size(); ++i) node.inputs[i]->layout = candidate.inputs[i];
+    for (size_t i = 0; i < node.outputs.size(); ++i) node.outputs[i]->layout = candidate.outputs[i];
+    for (const std::string& name : find_kernel(node)->choices(node)) {
+      SCOPED_TRACE(name);
+      node.kernel = name;
+      check_candidate(node, candidate, given, expected, tolerance);
+      names.insert(name);
+    }
+    node.kernel.clear();
+  }
+  return names;
 }
 
 }  // namespace graft::test

@@ -46,6 +46,11 @@ void check_layout(const std::string& text, const std::string& tag, size_t operan
 void check_mixed(const std::string& text, const std::string& tag = "any", size_t operand = 0, const Feeds& feeds = {},
                  double tolerance = 1e-2);
 
+// Runs the text's only node, in float32 or with what mixed precision makes bfloat16, in all layouts that its kernel
+// proposes, by each kernel that can be chosen there, and expects what float32 gives in plain layouts. The names of
+// these kernels.
+std::set<std::string> check_choices(const std::string& text, DType dtype, double tolerance);
+
 // Outputs of a text of float32, and gradients of the inputs that are not `fixed` from a random one of the first output,
 // with what mix_precision makes bfloat16 of and without: ||g - ref|| <= tolerance * max(||ref||, 1e-3 * largest norm).
 // Inputs that are not given are random, 0.3 to 2.
