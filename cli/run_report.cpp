@@ -5,21 +5,12 @@
 
 #include <array>
 #include <ctime>
-#include <fstream>
 
 #include "graph/version.h"
+#include "runtime/device/cpu/system.h"
 
 namespace graft {
 namespace {
-
-std::string processor() {
-  std::ifstream in("/proc/cpuinfo");
-  for (std::string line; std::getline(in, line);) {
-    size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown";
-}
 
 std::string local_time() {
   std::time_t now = std::time(nullptr);
@@ -102,7 +93,8 @@ Report make_report(const RunFolder& folder, const RunFacts& facts) {
                    {"inputs", facts.plan.input_bytes}};
   report.model = model_facts(*facts.model);
   report.configuration = config.settings.values();
-  report.environment = {{"Graft", version()}, {"processor", processor()}, {"threads", std::to_string(thread_count())}};
+  report.environment = {
+      {"Graft", version()}, {"processor", processor_name()}, {"threads", std::to_string(thread_count())}};
   return report;
 }
 

@@ -87,6 +87,7 @@ Session::Session(std::unique_ptr<Graph> graph, Expander expand, SessionOptions o
   options_.disabled = fusions_named(options_.disabled);
   if (options_.programs < 2)
     throw UsageError("a session keeps ", options_.programs, " programs, allowed are 2 or more");
+  if (options_.autotune) autotuner_.emplace(*options_.autotune);
   std::map<std::string, Tensor> states = classify(*graph_);
   if (options_.double_precision) widen(*graph_);
   for (const auto& state : graph_->states) {
@@ -236,6 +237,7 @@ std::shared_ptr<Program> Session::compile(const std::string& key, std::unique_pt
                                           const MayLayOut& may_lay_out, const CompileOptions& options) {
   make_room();
   finish(*graph, may_lay_out, {}, options.dtype);
+  if (autotuner_) autotuner_->tune(*graph);
   if (options.fit) options.fit(*graph);
   // Masters move before moments come, which then take the memory that is left behind.
   for (bool fresh : {false, true}) {

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "graph/passes/passes.h"
+#include "runtime/autotune.h"
 #include "runtime/memory_limit.h"
 #include "runtime/program.h"
 #include "runtime/training/loss.h"
@@ -27,6 +28,8 @@ struct SessionOptions {
   // Programs kept at a time, at least 2. 32 are all lengths up to 512 that LengthBuckets knows, in training and in
   // evaluation, with the smaller last batches.
   int64_t programs = 32;
+  // Kernels of all Programs are chosen by measuring what the cache does not know. Nothing: by sizes and layouts alone.
+  std::optional<AutotuneOptions> autotune;
 };
 
 // Of a session, from its beginning.
@@ -198,6 +201,7 @@ class Session {
   std::optional<SplitModel> split_;
   std::set<std::string> settled_;  // training configurations that have chosen the layouts of their parameters
   std::shared_ptr<Arena> arena_;   // the largest so far
+  std::optional<Autotuner> autotuner_;
 };
 
 }  // namespace graft

@@ -1,8 +1,11 @@
 #include "runtime/device/cpu/dnnl.h"
 
+#include <hwy/targets.h>
 #include <oneapi/dnnl/dnnl_debug.h>
 
 #include <string_view>
+
+#include "runtime/device/cpu/system.h"
 
 namespace graft {
 
@@ -31,6 +34,18 @@ bool has_bfloat16() {
     }
   }();
   return has;
+}
+
+std::string instruction_sets() {
+  std::ostringstream out;
+  out << "oneDNN " << std::hex << static_cast<int>(dnnl::get_effective_cpu_isa()) << ", Highway "
+      << hwy::SupportedTargets();
+  return out.str();
+}
+
+std::string dnnl_version_text() {
+  const dnnl_version_t& version = *dnnl_version();
+  return cat(version.major, '.', version.minor, '.', version.patch, ' ', version.hash);
 }
 
 memory::desc dnnl_desc(DType dtype, const Dims& dims, const Layout& layout) {

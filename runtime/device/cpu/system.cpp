@@ -14,18 +14,15 @@
 namespace graft {
 namespace {
 
-// The kernel's list of caches, the last level last.
-int64_t cache_bytes_of_sysfs() {
-  int64_t bytes = 0;
-  for (int index = 0; index < 8; ++index) {
-    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/size");
-    int64_t size = 0;
-    char unit = 0;
-    if (!(file >> size)) break;
-    file >> unit;
-    bytes = size << (unit == 'M' ? 20 : unit == 'K' ? 10 : 0);
-  }
-  return bytes;
+// Of the first core, by place in the system's list of caches: data, instructions, second level, third level. 0: there
+// is none, or the system does not say.
+int64_t cache_bytes_of_sysfs(int index) {
+  std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/size");
+  int64_t size = 0;
+  char unit = 0;
+  if (!(file >> size)) return 0;
+  file >> unit;
+  return size << (unit == 'M' ? 20 : unit == 'K' ? 10 : 0);
 }
 
 // A line "KEY:  N kB" of /proc/self/status, in bytes.
@@ -45,13 +42,32 @@ int64_t status_bytes(const std::string& key) {
 // cores.
 int64_t last_level_cache_bytes() {
   constexpr int64_t otherwise = int64_t{8} << 20;
-  if (int64_t bytes = cache_bytes_of_sysfs(); bytes > 0) return bytes;
+  constexpr int most = 8;
+  for (int index = most; index-- > 0;) {
+    if (int64_t bytes = cache_bytes_of_sysfs(index); bytes > 0) return bytes;
+  }
 #ifdef _SC_LEVEL3_CACHE_SIZE
   for (int level : {_SC_LEVEL3_CACHE_SIZE, _SC_LEVEL2_CACHE_SIZE}) {
     if (int64_t bytes = sysconf(level); bytes > 0) return bytes;
   }
 #endif
   return otherwise;
+}
+
+int64_t second_level_cache_bytes() {
+  constexpr int64_t otherwise = int64_t{1} << 20;
+  constexpr int second = 2;
+  if (int64_t bytes = cache_bytes_of_sysfs(second); bytes > 0) return bytes;
+  return otherwise;
+}
+
+std::string processor_name() {
+  std::ifstream in("/proc/cpuinfo");
+  for (std::string line; std::getline(in, line);) {
+    size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
 }
 
 std::optional<double> load_average() {

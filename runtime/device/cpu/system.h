@@ -3,11 +3,20 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 namespace graft {
 
 // Size of the last-level cache; 8 MiB where the system does not say.
 int64_t last_level_cache_bytes();
+// That of a core's second cache; 1 MiB where the system does not say.
+int64_t second_level_cache_bytes();
+
+// What the maker calls the processor; "unknown" where the system does not say.
+std::string processor_name();
+// The instruction sets that oneDNN and our own kernels use on it, and oneDNN's version.
+std::string instruction_sets();
+std::string dnnl_version_text();
 
 // Processes that want to run, on average over the last minute; nothing where the system does not say.
 std::optional<double> load_average();
