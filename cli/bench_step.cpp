@@ -13,10 +13,13 @@ constexpr const char* examples = R"(Examples:
   graft bench step model.onnx --batch 8
   graft bench step encoder.onnx --batch 8 --dim sequence=128 --freeze '*embeddings*' --json
   graft bench step model.onnx --batch 32 --optimizer sgd --seconds 10 --trace step.json
+  graft bench step model.onnx --batch 8 --autotune
 
 A step is forward, loss, backward and optimiser on inputs of a fixed seed: floats from N(0, 1), integers within the tables
 that they pick from, masks of ones, labels within the classes. Steps are timed as a training run takes them, then with a
-clock around each kernel. --trace writes one step for chrome://tracing or ui.perfetto.dev.
+clock around each kernel. --trace writes one step for chrome://tracing or ui.perfetto.dev. --autotune times the kernels
+that a product or convolution can take before the step is compiled, and keeps what it found in $XDG_CACHE_HOME/graft, or
+~/.cache/graft.
 
 Keys of --json: model, batch, dims, machine (threads, gflops_f32, gflops_f64, memory_gb_per_s, cache_gb_per_s,
 cache_bytes, load), min_ms, median_ms, steps, samples_per_s, gflops, gb_per_s, limit_ms, share_of_limit, peak_rss_mb (of
@@ -79,7 +82,7 @@ class BenchStep {
     config_.settings.apply_flags();
     config_.check_device();
     std::map<std::string, int64_t> sizes = parse_dims(options_.dims);
-    ModelSession model = ModelSession::open(options_.model, config_.session_options());
+    ModelSession model = ModelSession::open(options_.model, config_.session_options(progress_));
     Session& session = model.session();
     TrainingOptions training = config_.trainer_options().training;
     training.trainable = session.match(config_.train, config_.freeze);
@@ -180,6 +183,7 @@ class BenchStep {
   StepBenchmark step_;
   MixedNodes mixed_;
   Recomputed recomputed_;
+  Progress progress_;
 };
 
 }  // namespace
@@ -192,7 +196,7 @@ void add_bench_step(CLI::App& bench) {
   add_batch(verb, options->batch);
   add_dims(verb, options->dims);
   config->settings.attach(verb, {"output", "loss", "optimizer", "clip-norm", "freeze", "train", "batchnorm", "dtype",
-                                 "device", "recompute", "memory-limit", "disable"});
+                                 "device", "recompute", "memory-limit", "autotune", "disable"});
   add_seconds(verb, options->timing.seconds, "Time for timed steps, about");
   verb.add_option("--rounds", options->timing.rounds, "Timed steps at least (default 5)")
       ->check(CLI::Range(int64_t{1}, int64_t{100000}))

@@ -185,6 +185,20 @@ void Progress::end_epoch(const EpochInfo& epoch) {
   epoch_title_.clear();
 }
 
+void Progress::hold_up(std::string_view name, int64_t done, int64_t all) {
+  if (style_ != LogStyle::bar) return;
+  const bool redraw = done >= all && !title_.empty();
+  constexpr int cells = 20;
+  const double share = all > 0 ? static_cast<double>(done) / static_cast<double>(all) : 1;
+  std::string text =
+      fmt::format("{} {} {}/{}", without_control_characters(name), bar_of(share, cells, unicode_, color_), done, all);
+  write("\r" + text + "\x1b[K");
+  on_screen_ = true;
+  if (done < all) return;
+  erase_bar();
+  if (redraw) draw_bar();
+}
+
 void Progress::note(std::string_view text) {
   if (style_ == LogStyle::json) {
     Json json{{"event", "note"}, {"text", text}};

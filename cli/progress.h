@@ -59,6 +59,8 @@ class Progress {
   void step(const StepInfo& step);
   void end_pass();
   void end_epoch(const EpochInfo& epoch);
+  // What holds up the epoch or pass that runs, where there is a bar: `done` of `all`, the last of which takes it away.
+  void hold_up(std::string_view name, int64_t done, int64_t all);
   // A line of its own between others.
   void note(std::string_view text);
 

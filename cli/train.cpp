@@ -25,6 +25,7 @@ constexpr const char* examples =
     "  graft train --model m.onnx --data train.csv --val val.csv --loss mse --lr 1e-4 --out run\n"
     "  graft train --model m.onnx --data d.npz --train 'classifier.*' --epochs 10 --out run\n"
     "  graft train --config run/config.yaml --lr 1e-4 --out run2\n"
+    "  graft train --model m.onnx --data photos/ --autotune --out run    (measures kernels once on this machine)\n"
     "  graft train --out run --resume\n"
     "Leaves in --out: model.onnx (best by validation), last.ckpt, config.yaml, metrics.csv, TensorBoard events and\n"
     "report.html.";
@@ -54,9 +55,9 @@ class TrainRun {
 
   void operator()() {
     read_settings();
-    open_model();
-    open_data();
     Progress progress({.style = parse_log_style(switches_.log)});
+    open_model(progress);
+    open_data();
     cache_features(progress);
     Trainer trainer(model_->session(), *train_, split_.train, validation_source(), split_.validation, trainer_options(),
                     callbacks(progress));
@@ -100,7 +101,7 @@ class TrainRun {
     config_.check_device();
   }
 
-  void open_model() {
+  void open_model(Progress& progress) {
     OnnxModel file = OnnxModel::load(config_.model);
     file.check(config_.save_options());
     auto seed = static_cast<uint64_t>(config_.seed);
@@ -112,7 +113,7 @@ class TrainRun {
       HeadEdit head = replace_head(file, *config_.new_head, seed, config_.output);
       spdlog::info("new head: \"{}\" with {} outputs in place of {}", head.node, head.classes, head.old_classes);
     }
-    model_.emplace(std::move(file), config_.session_options());
+    model_.emplace(std::move(file), config_.session_options(progress));
     trainable_ = model_->session().match(config_.train, config_.freeze);
     if (trainable_.empty()) throw UsageError("every parameter is frozen: nothing to train");
   }

@@ -83,6 +83,8 @@ TrainConfig::TrainConfig() {
       "--memory-limit wants (default); or all that makes the step smaller",
       "none|auto|all", {"none", "auto", "all"});
   add("memory-limit", &memory_limit, "Most that a step may take: 500M, 1.5G, 2GiB (units are powers of 1024)", "SIZE");
+  add("autotune", &autotune,
+      "Measure once on this machine which kernel of each product and convolution is the fastest, and remember it");
   add("disable", &disable, disable_help(), "NAME");
   add("seed", &seed, "Of the head, the split, the order of samples and dropout", "42");
   add("monitor", &monitor, "What is best by validation: loss or a metric", "loss");
@@ -127,8 +129,20 @@ LossOptions TrainConfig::loss_options() const {
   return options;
 }
 
-SessionOptions TrainConfig::session_options() const {
-  return {.disabled = {disable.begin(), disable.end()}, .seed = static_cast<uint64_t>(seed)};
+SessionOptions TrainConfig::session_options(Progress& progress) const {
+  SessionOptions options{.disabled = {disable.begin(), disable.end()}, .seed = static_cast<uint64_t>(seed)};
+  if (!autotune) return options;
+  AutotuneOptions& tuning = options.autotune.emplace();
+  tuning.on_case = [&progress](int64_t done, int64_t cases) {
+    if (done == 0) progress.note(fmt::format("autotune: measuring the kernels of {} cases", cases));
+    progress.hold_up("autotune", done, cases);
+  };
+  // Programs of other shapes come later; what they know already is no news.
+  tuning.on_end = [&progress, first = true](const AutotuneReport& report) mutable {
+    if (std::exchange(first, false) || report.measured > 0) progress.note(to_text(report));
+  };
+  tuning.warn = [](const std::string& text) { spdlog::warn(text); };
+  return options;
 }
 
 SaveOptions TrainConfig::save_options() const {
@@ -252,6 +266,17 @@ std::string to_text(const MixedNodes& nodes) {
   for (const auto& [type, count] : nodes.wide) wide += fmt::format("{}{} {}", wide.empty() ? "" : ", ", count, type);
   return fmt::format("bfloat16: {} nodes{}{}", nodes.low,
                      wide.empty() ? "" : "; for want of a kernel in float32: ", wide);
+}
+
+std::string to_text(const AutotuneReport& report) {
+  constexpr double milli = 1e3;
+  return fmt::format(
+      "autotune: {} cases, {} measured in {:.1f} s, {} known; another kernel for {} of {} nodes, about {:.2f} ms less "
+      "of "
+      "{:.2f} ms",
+      report.cases, report.measured, report.measured > 0 ? report.seconds : 0.0, report.cases - report.measured,
+      report.changed, report.nodes, milli * (report.usual_seconds - report.chosen_seconds),
+      milli * report.usual_seconds);
 }
 
 std::string to_text(const Recomputed& found) {

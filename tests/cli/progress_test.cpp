@@ -189,6 +189,23 @@ TEST_F(ProgressTest, json_lines_are_json) {
   EXPECT_TRUE(lines[3]["metrics"]["a \"name\""].is_null());
 }
 
+TEST_F(ProgressTest, what_holds_up_an_epoch_leaves_its_bar) {
+  Recording out;
+  Progress progress(out.options(LogStyle::bar));
+  progress.begin_epoch(1, 1, 4);
+  out.seconds = 1;
+  progress.step({.batch = 2});
+  const std::string bar = out.drawn().back();
+  progress.hold_up("autotune", 1, 2);
+  EXPECT_EQ(out.drawn().back(), "autotune [==========>.........] 1/2");
+  progress.hold_up("autotune", 2, 2);
+  EXPECT_EQ(out.drawn().back(), bar);
+  Recording plain;
+  Progress lines(plain.options(LogStyle::plain));
+  lines.hold_up("autotune", 1, 2);
+  EXPECT_EQ(plain.text(), "");
+}
+
 TEST_F(ProgressTest, unknown_numbers_of_epochs_and_batches) {
   Recording out;
   Progress progress(out.options(LogStyle::bar));

@@ -1,6 +1,7 @@
 """`graft bench`: bench.py GRAFT MODELS_DIR. Figures are checked for sense, not for size: the machine may be busy."""
 import json
 import math
+import os
 import pathlib
 import sys
 
@@ -191,6 +192,31 @@ def check_refusals(graft, checks, models):
                       said.count("has no gradient") == 2, f"{arguments[0]}: all nodes, with what every pass refuses")
 
 
+def check_autotune(graft, checks, models):
+    """What is measured is said on stderr, kept, and measured once; an unwritable folder is no failure."""
+    cache = graft.folder / "cache"
+
+    def step(folder, *flags):
+        done = graft.call("bench", "step", models / "small_mlp.onnx", "--batch", 64, "--json", *SHORT, *flags,
+                          env={**os.environ, "XDG_CACHE_HOME": str(folder)})
+        checks.expect(done.returncode == 0, f"autotune: exit code {done.returncode} {done.stderr.strip()[-300:]}")
+        report = json.loads(done.stdout)
+        checks.expect(report["allocations"] == 0 and report["descriptors"] == 0, "autotune: a steady step")
+        return done.stderr
+
+    checks.expect("autotune" not in step(cache) and not cache.exists(), "without --autotune nothing is measured")
+    first, second = step(cache, "--autotune"), step(cache, "--autotune")
+    files = list((cache / "graft").glob("kernels-*.json"))
+    checks.expect("measuring" in first and len(files) == 1, f"autotune: measures {first.strip()}")
+    checks.expect("measuring" not in second and " 0 measured" in second, f"autotune: once {second.strip()}")
+    files[0].write_text("{")
+    broken = step(cache, "--autotune")
+    checks.expect("warning" in broken and "damaged" in broken and "measuring" in broken, f"autotune: {broken.strip()}")
+    file = graft.folder / "file"
+    file.write_text("")
+    checks.expect("XDG_CACHE_HOME" in step(file, "--autotune"), "autotune: a cache that cannot be written")
+
+
 def check_help(graft, checks):
     for verb in (["bench"], ["bench", "ops"], ["bench", "step"]):
         text = graft(*verb, "--help")
@@ -208,6 +234,7 @@ def main():
     check_ops(graft, checks, models)
     check_model_ops(graft, checks, models)
     check_refusals(graft, checks, models)
+    check_autotune(graft, checks, models)
     check_help(graft, checks)
     checks.finish()
 

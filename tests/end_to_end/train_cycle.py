@@ -1,6 +1,7 @@
 """One life of a training run: killed, resumed, evaluated, used: train_cycle.py GRAFT MODELS_DIR."""
 import csv
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -85,6 +86,21 @@ def check_configuration(graft, checks, folder, arguments):
     checks.expect(rows(again / "metrics.csv") == rows(first / "metrics.csv"), "config.yaml repeats the run")
 
 
+def check_autotune(graft, checks, folder, arguments):
+    """With one cache of kernel choices a run goes on to the bit; the flag comes from its checkpoint."""
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    arguments = [*arguments, "--autotune"]
+    whole, out = folder / "tuned", folder / "tuned_midway"
+    graft("train", *arguments, "--out", whole)
+    checks.expect("autotune: true" in (whole / "config.yaml").read_text(), "config.yaml holds --autotune")
+    stop_midway(graft, [*arguments, "--out", out], out, signal.SIGKILL)
+    said = graft.call("train", "--out", out, "--resume").stderr
+    checks.expect("autotune: " in said and " 0 measured" in said and "measuring" not in said,
+                  "--resume reads the choices and measures nothing")
+    checks.expect(rows(out / "metrics.csv") == rows(whole / "metrics.csv") and
+                  (out / "model.onnx").read_bytes() == (whole / "model.onnx").read_bytes(), "--autotune: the same bits")
+
+
 def check_use(graft, checks, folder, model, data, x, labels):
     report = json.loads(graft("evaluate", model, "--data", data, "--bootstrap", "200", "--json"))
     low, high = report["accuracy_interval"]
@@ -116,6 +132,7 @@ def main():
                  "--batch-size", "8", "--accumulate", "3", "--clip-norm", "1", "--log", "plain"]
     model = check_resume(graft, checks, folder, arguments)
     check_configuration(graft, checks, folder, arguments)
+    check_autotune(graft, checks, folder, arguments)
     x, labels = make_data(folder / "held_out.npz", 2)
     check_use(graft, checks, folder, model, folder / "held_out.npz", x, labels)
     checks.finish()
