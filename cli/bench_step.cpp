@@ -12,12 +12,14 @@ namespace {
 constexpr const char* examples = R"(Examples:
   graft bench step model.onnx --batch 8
   graft bench step encoder.onnx --batch 8 --dim sequence=128 --freeze '*embeddings*' --json
+  graft bench step encoder.onnx --batch 8 --dim sequence=128 --shortest 16
   graft bench step model.onnx --batch 32 --optimizer sgd --seconds 10 --trace step.json
   graft bench step model.onnx --batch 8 --autotune
 
 A step is forward, loss, backward and optimiser on inputs of a fixed seed: floats from N(0, 1), integers within the tables
 that they pick from, masks of ones, labels within the classes. Steps are timed as a training run takes them, then with a
-clock around each kernel. --trace writes one step for chrome://tracing or ui.perfetto.dev. --autotune times the kernels
+clock around each kernel. With --shortest samples have from N to all tokens, evenly between, and padding behind them,
+which masks of tokens hide. --trace writes one step for chrome://tracing or ui.perfetto.dev. --autotune times the kernels
 that a product or convolution can take before the step is compiled, and keeps what it found in $XDG_CACHE_HOME/graft, or
 ~/.cache/graft.
 
@@ -32,7 +34,7 @@ limit_ms, share_of_limit).)";
 struct StepOptions {
   std::string model, trace;
   std::vector<std::string> dims;
-  std::optional<int64_t> batch;
+  std::optional<int64_t> batch, shortest;
   TimingOptions timing;
   bool json = false;
 };
@@ -106,7 +108,7 @@ class BenchStep {
  private:
   StepBenchmark benchmark(Session& session, const TrainingOptions& training, const MachineLimits& limits) {
     try {
-      return benchmark_step(session, dims_, training, limits, options_.timing);
+      return benchmark_step(session, dims_, training, limits, options_.timing, options_.shortest);
     } catch (const UnsupportedError&) {
       require_trainable(session, dims_, training);
       throw;
@@ -200,6 +202,9 @@ void add_bench_step(CLI::App& bench) {
   add_seconds(verb, options->timing.seconds, "Time for timed steps, about");
   verb.add_option("--rounds", options->timing.rounds, "Timed steps at least (default 5)")
       ->check(CLI::Range(int64_t{1}, int64_t{100000}))
+      ->option_text("N");
+  verb.add_option("--shortest", options->shortest, "Tokens of the shortest sample (default: samples are full)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1000000}))
       ->option_text("N");
   verb.add_option("--trace", options->trace, "Where to write a trace of one step")->option_text("FILE");
   add_threads(verb);

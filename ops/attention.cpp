@@ -4,6 +4,7 @@
 #include "ops/attention.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "ops/attention_loops.h"
 #include "ops/gemm_loops.h"
@@ -40,6 +41,24 @@ int64_t saved_bytes(const Shape& shape) {
   return checked_mul(checked_mul(shape.items(), shape.rows), 2 * int64_t{sizeof(float)});
 }
 
+Range seen_columns(const Operand4<const float>& mask, int64_t n, int64_t h, Range rows, int64_t columns, float least,
+                   float* gaps) {
+  const float* first = mask.at(n, h, rows.begin);
+  const int64_t best = std::max_element(first, first + columns) - first;
+  std::fill_n(gaps, columns, -std::numeric_limits<float>::infinity());
+  // What is no number is seen, and so is everything in a row that does not see `best`.
+  const AttentionLoops& loops = attention_loops();
+  loops.raise(first, 1, 0, best, 0, columns, gaps);
+  Range seen{0, columns};
+  while (seen.begin < best && gaps[seen.begin] < -least) ++seen.begin;
+  while (seen.end > best + 1 && gaps[seen.end - 1] < -least) --seen.end;
+  if (mask.strides[2] == 0 || rows.count() == 1) return seen;
+  const float* others = mask.at(n, h, rows.begin + 1);
+  loops.raise(others, rows.count() - 1, mask.strides[2], best, 0, seen.begin, gaps);
+  loops.raise(others, rows.count() - 1, mask.strides[2], best, seen.end, columns, gaps);
+  return seen;
+}
+
 Settlement settle_backward(int64_t floats) {
   Settlement settlement;
   const int64_t threads = thread_count();
@@ -68,17 +87,18 @@ MatrixView matrix(const Operand4<const float>& x, int64_t n, int64_t h, int64_t 
 struct Float : Work<float> {
   using Work::Work;
 
-  GemmBlock scores(int64_t n, int64_t h, int64_t row, int64_t rows, float* s) const {
+  GemmBlock scores(int64_t n, int64_t h, int64_t row, int64_t rows, Range keys, float* s) const {
     return {.m = rows,
-            .n = shape.columns,
+            .n = keys.count(),
             .k = shape.depth,
             .a = matrix(q, n, h, row),
-            .b = matrix(k, n, h).transposed(),
-            .start = matrix(mask, n, h, row),
+            .b = matrix(k, n, h, keys.begin).transposed(),
+            .start = matrix(mask, n, h, row).from(0, keys.begin),
             .y = s,
-            .y_row = shape.columns,
+            .y_row = keys.count(),
             .alpha = static_cast<float>(shape.scale),
-            .whole_m = shape.rows};
+            .whole_m = shape.rows,
+            .whole_n = shape.columns};
   }
 };
 
@@ -92,19 +112,21 @@ struct Forward : Float {
 
   void operator()(Stream&) const {
     const AttentionLoops& loops = attention_loops();
-    for_items([&](int64_t item, int64_t n, int64_t h, float* s) {
+    for_items([&](int64_t item, int64_t n, int64_t h, float* gaps) {
+      float* s = gaps + shape.columns;
       float* packed = s + shape.step() * shape.columns;
       for (int64_t row = 0; row < shape.rows; row += shape.step()) {
         const int64_t rows = std::min(shape.step(), shape.rows - row);
-        gemm(scores(n, h, row, rows, s), packed);
+        const Range keys = seen_keys(n, h, {row, row + rows}, gaps);
+        gemm(scores(n, h, row, rows, keys, s), packed);
         float *maxima = largest(item, row), *inverses = inverse(item, row);
-        loops.exponentials({s, rows, shape.columns}, s, maxima, inverses);
+        loops.exponentials({s, rows, keys.count()}, s, maxima, inverses);
         float* to = y.at(n, h, row);
         gemm({.m = rows,
               .n = shape.depth_v,
-              .k = shape.columns,
-              .a = {s, shape.columns, 1},
-              .b = matrix(v, n, h),
+              .k = keys.count(),
+              .a = {s, keys.count(), 1},
+              .b = matrix(v, n, h, keys.begin),
               .y = to,
               .y_row = y.strides[2]},
              packed);
@@ -121,36 +143,48 @@ struct Backward : Float {
 
   void operator()(Stream&) const {
     const AttentionLoops& loops = attention_loops();
-    for_items([&](int64_t item, int64_t n, int64_t h, float* p) {
+    for_items([&](int64_t item, int64_t n, int64_t h, float* gaps) {
+      float* p = gaps + shape.columns;
       float* ds = p + shape.step() * shape.columns;
       float* packed = ds + shape.step() * shape.columns;
-      for (int64_t row = 0; row < shape.rows; row += shape.step()) {
-        const int64_t rows = std::min(shape.step(), shape.rows - row);
-        const MatrixView p_rows{p, shape.columns, 1}, ds_rows{ds, shape.columns, 1};
-        gemm(scores(n, h, row, rows, p), packed);
-        loops.probabilities({p, rows, shape.columns}, p, largest(item, row), inverse(item, row));
+      clear(dk, n, h, shape.columns, shape.depth);
+      clear(dv, n, h, shape.columns, shape.depth_v);
+      const Range wanted = rows_with_gradient(dy, n, h);
+      if (wanted.count() < shape.rows) clear(dq, n, h, shape.rows, shape.depth);
+      for (int64_t row = wanted.begin; row < wanted.end; row += shape.step()) {
+        const int64_t rows = std::min(shape.step(), wanted.end - row);
+        const Range keys = seen_keys(n, h, {row, row + rows}, gaps);
+        const MatrixView p_rows{p, keys.count(), 1}, ds_rows{ds, keys.count(), 1};
+        gemm(scores(n, h, row, rows, keys, p), packed);
+        loops.probabilities({p, rows, keys.count()}, p, largest(item, row), inverse(item, row));
         if (dv.data)
-          add(p_rows.transposed(), matrix(dy, n, h, row), shape.columns, shape.depth_v, rows, 1, dv, n, h, 0, row > 0,
-              packed);
+          add(p_rows.transposed(), matrix(dy, n, h, row), keys.count(), shape.depth_v, rows, 1, dv, n, h, keys.begin,
+              true, packed);
         if (!dq.data && !dk.data && !dmask.data) continue;
         gemm({.m = rows,
-              .n = shape.columns,
+              .n = keys.count(),
               .k = shape.depth_v,
               .a = matrix(dy, n, h, row),
-              .b = matrix(v, n, h).transposed(),
+              .b = matrix(v, n, h, keys.begin).transposed(),
               .y = ds,
-              .y_row = shape.columns,
-              .whole_m = shape.rows},
+              .y_row = keys.count(),
+              .whole_m = shape.rows,
+              .whole_n = shape.columns},
              packed);
-        loops.gradients(p, ds, rows, shape.columns);
+        loops.gradients(p, ds, rows, keys.count());
         if (dq.data)
-          add(ds_rows, matrix(k, n, h), rows, shape.depth, shape.columns, shape.scale, dq, n, h, row, false, packed);
+          add(ds_rows, matrix(k, n, h, keys.begin), rows, shape.depth, keys.count(), shape.scale, dq, n, h, row, false,
+              packed);
         if (dk.data)
-          add(ds_rows.transposed(), matrix(q, n, h, row), shape.columns, shape.depth, rows, shape.scale, dk, n, h, 0,
-              row > 0, packed);
+          add(ds_rows.transposed(), matrix(q, n, h, row), keys.count(), shape.depth, rows, shape.scale, dk, n, h,
+              keys.begin, true, packed);
         if (dmask.data) std::copy_n(ds, rows * shape.columns, dmask.at(n, h, row));
       }
     });
+  }
+
+  static void clear(const Operand4<float>& to, int64_t n, int64_t h, int64_t rows, int64_t columns) {
+    for (int64_t row = 0; to.data && row < rows; ++row) std::fill_n(to.at(n, h, row), columns, 0.0F);
   }
 
   // to = scale a b, on top of what is there where it `adds`
@@ -172,9 +206,10 @@ struct Backward : Float {
   }
 };
 
-// Matrices of one scores map for each of `maps`, and what gemm wants.
+// What the mask's gaps take, matrices of one scores map for each of `maps`, and what gemm wants.
 int64_t scratch_floats(const Shape& s, int64_t maps) {
-  return checked_add(checked_mul(maps, checked_mul(s.step(), s.columns)), gemm_scratch());
+  const int64_t matrices = checked_mul(maps, checked_mul(s.step(), s.columns));
+  return checked_add(checked_add(s.columns, matrices), gemm_scratch());
 }
 
 Settlement settle_float_forward(const Node& node, const Settlement*) {
@@ -202,6 +237,7 @@ Kernel prepare_backward(const Node& node, const Binding& binding) {
   work.dk = out(to_dk);
   work.dv = out(to_dv);
   work.dmask = out(to_dmask);
+  work.skips = work.skips && !work.dmask.data;
   return work;
 }
 

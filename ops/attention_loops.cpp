@@ -1,5 +1,6 @@
 #include "ops/attention_loops.h"
 
+#include <cmath>
 #include <limits>
 
 // As in vector_loops.cpp.
@@ -171,8 +172,70 @@ void round_rows(const float* x, int64_t rows, int64_t columns, const float* fact
   }
 }
 
+struct Gaps {
+  const float *mask, *best;
+  int64_t rows, mask_row;
+  float* gaps;
+
+  template <class D>
+  HWY_INLINE void give(D d, int64_t i) const {
+    const auto zero = hn::Zero(d);
+    auto largest = hn::LoadU(d, gaps + i);
+    for (int64_t r = 0; r < rows; ++r) {
+      const auto gap = hn::Sub(hn::LoadU(d, mask + r * mask_row + i), hn::Set(d, best[r * mask_row]));
+      largest = hn::Max(largest, hn::IfThenElseZero(hn::Lt(gap, zero), gap));
+    }
+    hn::StoreU(largest, d, gaps + i);
+  }
+  HWY_INLINE void some(int64_t i) const { give(Whole(), i); }
+  HWY_INLINE void single(int64_t i) const { give(One(), i); }
+};
+
+void raise(const float* mask, int64_t rows, int64_t mask_row, int64_t best, int64_t begin, int64_t end, float* gaps) {
+  Gaps body{mask + begin, mask + best, rows, mask_row, gaps + begin};
+  for_row(end - begin, body);
+}
+
+template <class E>
+struct Squares {
+  const E* x;
+  int64_t rows, x_row;
+  hn::Vec<Whole> largest, all;
+  float one_largest, one_all;
+
+  template <class D>
+  HWY_INLINE void add(D d, int64_t i, hn::Vec<D>& of_largest, hn::Vec<D>& of_all) const {
+    auto most = hn::Zero(d), sum = hn::Zero(d);
+    for (int64_t r = 0; r < rows; ++r) {
+      const auto at = load(d, x + r * x_row + i), square = hn::Mul(at, at);
+      most = hn::Max(most, square);
+      sum = hn::Add(sum, square);
+    }
+    of_largest = hn::Add(of_largest, most);
+    of_all = hn::Add(of_all, sum);
+  }
+  HWY_INLINE void some(int64_t i) { add(Whole(), i, largest, all); }
+  HWY_INLINE void single(int64_t i) {
+    auto most = hn::Zero(One()), sum = hn::Zero(One());
+    add(One(), i, most, sum);
+    one_largest += hn::GetLane(most);
+    one_all += hn::GetLane(sum);
+  }
+};
+
+template <class E>
+float norm(const E* x, int64_t rows, int64_t columns, int64_t x_row) {
+  Squares<E> body{x, rows, x_row, hn::Zero(Whole()), hn::Zero(Whole()), 0, 0};
+  for_row(columns, body);
+  const float all = hn::GetLane(hn::SumOfLanes(Whole(), body.all)) + body.one_all;
+  // Some instructions for the largest of two leave out what is no number; sums do not.
+  if (!(all <= std::numeric_limits<float>::max())) return std::numeric_limits<float>::infinity();
+  return std::sqrt(hn::GetLane(hn::SumOfLanes(Whole(), body.largest)) + body.one_largest);
+}
+
 AttentionLoops attention_of_target() {
-  return {exponentials<float>, exponentials<BFloat16>, probabilities, gradients, round_rows};
+  return {exponentials<float>, exponentials<BFloat16>, probabilities, gradients, round_rows, raise,
+          norm<float>,         norm<BFloat16>};
 }
 
 }  // namespace graft::HWY_NAMESPACE

@@ -28,6 +28,12 @@ struct AttentionLoops {
   // y = factor x; `factors` are `step` apart from row to row
   void (*round)(const float* x, int64_t rows, int64_t columns, const float* factors, int64_t step, BFloat16* y,
                 int64_t y_row);
+  // gaps[c] = max over rows of min(mask[r][c] - mask[r][best], 0), and of what is there; 0 where that is no number
+  void (*raise)(const float* mask, int64_t rows, int64_t mask_row, int64_t best, int64_t begin, int64_t end,
+                float* gaps);
+  // sqrt(sum over columns of the largest x^2), which no row's norm exceeds; infinite where something is not finite
+  float (*norm)(const float* x, int64_t rows, int64_t columns, int64_t x_row);
+  float (*low_norm)(const BFloat16* x, int64_t rows, int64_t columns, int64_t x_row);
 };
 
 const AttentionLoops& attention_loops();

@@ -36,6 +36,7 @@ class Pieces {
 struct Scratch {
   Scratch(const Shape& s, float* at, bool backward) : pieces(at) {
     const int64_t rows = s.step(), deep = std::max(s.depth, s.depth_v);
+    gaps = pieces.floats(1, s.columns);
     scores = pieces.floats(rows, s.columns);
     weights = pieces.low(rows, s.columns);
     of_rows = pieces.floats(rows, deep);
@@ -52,6 +53,7 @@ struct Scratch {
   }
 
   Pieces pieces;
+  float* gaps;                          // of the mask
   float *scores, *gradients = nullptr;  // of the rows under way
   BFloat16* weights;                    // what is multiplied with v, q, k or dy: p or ds
   float* of_rows;                       // y or dq
@@ -64,20 +66,19 @@ int64_t scratch_floats(const Shape& shape, bool backward) { return Scratch(shape
 struct Mixed : Work<BFloat16> {
   using Work::Work;
 
-  // y = a b^T: some rows against all columns, whose vectors are `depth` long.
-  void multiply_columns(const LowMatrix& a, const LowMatrix& b, int64_t rows, int64_t depth, float* y,
-                        const Scratch& s) const {
-    low_gemm({.m = rows, .n = shape.columns, .k = depth, .a = a, .b = b.transposed(), .y = y, .y_row = shape.columns},
-             s.packed);
+  // y = a b^T: some rows against some columns, whose vectors are `depth` long.
+  static void multiply_columns(const LowMatrix& a, const LowMatrix& b, int64_t rows, int64_t columns, int64_t depth,
+                               float* y, const Scratch& s) {
+    low_gemm({.m = rows, .n = columns, .k = depth, .a = a, .b = b.transposed(), .y = y, .y_row = columns}, s.packed);
   }
 
-  ScoreRows scores(int64_t n, int64_t h, int64_t row, int64_t rows, const Scratch& to) const {
-    multiply_columns(matrix(q, n, h, row), matrix(k, n, h), rows, shape.depth, to.scores, to);
+  ScoreRows scores(int64_t n, int64_t h, int64_t row, int64_t rows, Range keys, const Scratch& to) const {
+    multiply_columns(matrix(q, n, h, row), matrix(k, n, h, keys.begin), rows, keys.count(), shape.depth, to.scores, to);
     return {.s = to.scores,
             .rows = rows,
-            .columns = shape.columns,
+            .columns = keys.count(),
             .scale = static_cast<float>(shape.scale),
-            .mask = mask.data ? mask.at(n, h, row) : nullptr,
+            .mask = mask.data ? mask.at(n, h, row) + keys.begin * mask.strides[3] : nullptr,
             .mask_row = mask.strides[2],
             .mask_column = mask.strides[3]};
   }
@@ -98,12 +99,13 @@ struct Forward : Mixed {
       const Scratch s(shape, floats, false);
       for (int64_t row = 0; row < shape.rows; row += shape.step()) {
         const int64_t rows = std::min(shape.step(), shape.rows - row);
-        loops.low_exponentials(scores(n, h, row, rows, s), s.weights, largest(item, row), inverse(item, row));
+        const Range keys = seen_keys(n, h, {row, row + rows}, s.gaps);
+        loops.low_exponentials(scores(n, h, row, rows, keys, s), s.weights, largest(item, row), inverse(item, row));
         low_gemm({.m = rows,
                   .n = shape.depth_v,
-                  .k = shape.columns,
-                  .a = {s.weights, shape.columns, 1},
-                  .b = matrix(v, n, h),
+                  .k = keys.count(),
+                  .a = {s.weights, keys.count(), 1},
+                  .b = matrix(v, n, h, keys.begin),
                   .y = s.of_rows,
                   .y_row = shape.depth_v},
                  s.packed);
@@ -122,8 +124,14 @@ struct Backward : Mixed {
   void operator()(Stream&) const {
     for_items([&](int64_t item, int64_t n, int64_t h, float* floats) {
       const Scratch s(shape, floats, true);
-      for (int64_t row = 0; row < shape.rows; row += shape.step())
-        give_rows(item, n, h, row, std::min(shape.step(), shape.rows - row), s);
+      std::fill_n(s.dk, shape.columns * shape.depth, 0.0F);
+      std::fill_n(s.dv, shape.columns * shape.depth_v, 0.0F);
+      const Range wanted = rows_with_gradient(dy, n, h);
+      for (int64_t row = 0; dq.data && row < shape.rows; ++row) {
+        if (row < wanted.begin || row >= wanted.end) std::fill_n(dq.at(n, h, row), shape.depth, BFloat16{});
+      }
+      for (int64_t row = wanted.begin; row < wanted.end; row += shape.step())
+        give_rows(item, n, h, row, std::min(shape.step(), wanted.end - row), s);
       if (dk.data) round_all(s.dk, shape.columns, shape.depth, shape.scale, dk.at(n, h), dk.strides[2]);
       if (dv.data) round_all(s.dv, shape.columns, shape.depth_v, 1, dv.at(n, h), dv.strides[2]);
     });
@@ -131,34 +139,43 @@ struct Backward : Mixed {
 
   void give_rows(int64_t item, int64_t n, int64_t h, int64_t row, int64_t rows, const Scratch& s) const {
     const AttentionLoops& loops = attention_loops();
-    const LowMatrix weights{s.weights, shape.columns, 1};
-    loops.probabilities(scores(n, h, row, rows, s), s.scores, largest(item, row), inverse(item, row));
+    const Range keys = seen_keys(n, h, {row, row + rows}, s.gaps);
+    const LowMatrix weights{s.weights, keys.count(), 1};
+    loops.probabilities(scores(n, h, row, rows, keys, s), s.scores, largest(item, row), inverse(item, row));
     if (dv.data) {
-      round_all(s.scores, rows, shape.columns, 1, s.weights, shape.columns);
-      add_rows(weights.transposed(), matrix(dy, n, h, row), rows, shape.depth_v, row, s.dv, s);
+      round_all(s.scores, rows, keys.count(), 1, s.weights, keys.count());
+      add_rows(weights.transposed(), matrix(dy, n, h, row), rows, shape.depth_v, keys, s.dv, s);
     }
     if (!dq.data && !dk.data && !dmask.data) return;
-    multiply_columns(matrix(dy, n, h, row), matrix(v, n, h), rows, shape.depth_v, s.gradients, s);
-    loops.gradients(s.scores, s.gradients, rows, shape.columns);
+    multiply_columns(matrix(dy, n, h, row), matrix(v, n, h, keys.begin), rows, keys.count(), shape.depth_v, s.gradients,
+                     s);
+    loops.gradients(s.scores, s.gradients, rows, keys.count());
     if (dmask.data) std::copy_n(s.gradients, rows * shape.columns, dmask.at(n, h, row));
-    round_all(s.gradients, rows, shape.columns, 1, s.weights, shape.columns);
-    if (dk.data) add_rows(weights.transposed(), matrix(q, n, h, row), rows, shape.depth, row, s.dk, s);
+    round_all(s.gradients, rows, keys.count(), 1, s.weights, keys.count());
+    if (dk.data) add_rows(weights.transposed(), matrix(q, n, h, row), rows, shape.depth, keys, s.dk, s);
     if (!dq.data) return;
     low_gemm({.m = rows,
               .n = shape.depth,
-              .k = shape.columns,
+              .k = keys.count(),
               .a = weights,
-              .b = matrix(k, n, h),
+              .b = matrix(k, n, h, keys.begin),
               .y = s.of_rows,
               .y_row = shape.depth},
              s.packed);
     round_all(s.of_rows, rows, shape.depth, shape.scale, dq.at(n, h, row), dq.strides[2]);
   }
 
-  // A sum over rows of which these are some, from `row` on.
-  void add_rows(const LowMatrix& a, const LowMatrix& b, int64_t rows, int64_t width, int64_t row, float* sums,
-                const Scratch& s) const {
-    low_gemm({.m = shape.columns, .n = width, .k = rows, .a = a, .b = b, .y = sums, .y_row = width, .adds = row > 0},
+  // A sum over rows of which these are some, for some keys.
+  static void add_rows(const LowMatrix& a, const LowMatrix& b, int64_t rows, int64_t width, Range keys, float* sums,
+                       const Scratch& s) {
+    low_gemm({.m = keys.count(),
+              .n = width,
+              .k = rows,
+              .a = a,
+              .b = b,
+              .y = sums + keys.begin * width,
+              .y_row = width,
+              .adds = true},
              s.packed);
   }
 };
@@ -188,6 +205,7 @@ Kernel prepare_backward(const Node& node, const Binding& binding) {
   work.dk = out(to_dk);
   work.dv = out(to_dv);
   work.dmask = operand(node.output(to_dmask), binding.out<float>(to_dmask));
+  work.skips = work.skips && !work.dmask.data;
   return work;
 }
 

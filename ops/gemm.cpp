@@ -23,6 +23,8 @@ Product product_of(const Node& node) {
   Product product = make_product(node, MatrixOperand(a), attributes.ta, MatrixOperand(b), attributes.tb, {});
   product.alpha = attributes.alpha;
   product.beta = attributes.beta;
+  if (const int64_t operand = node.integer("zero_rows", -1); operand >= 0)
+    skip_zero_rows(product, operand, operand == 0 ? attributes.ta : attributes.tb);
   if (const Value* c = node.input(2)) {
     product.adds = true;
     product.c = c->dims;

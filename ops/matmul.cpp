@@ -17,6 +17,8 @@ Product product_of(const Node& node) {
   Product product = make_product(node, a, transposes(node, "transA"), b, transposes(node, "transB"),
                                  vectors ? Layout{} : node.outputs[0]->layout);
   if (node.input(2)) add_vector(product);
+  if (const int64_t operand = node.integer("zero_rows", -1); operand >= 0)
+    skip_zero_rows(product, operand, transposes(node, operand == 0 ? "transA" : "transB"));
   return product;
 }
 

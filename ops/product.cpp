@@ -305,7 +305,7 @@ Kernel prepare_product_reference(DType dtype, const Product& product, const void
 }
 
 std::vector<std::string> product_choices(const Node& node, const Product& product) {
-  if (is_empty(product)) return {};
+  if (is_empty(product) || product.zero_rows != Product::ZeroRows::none) return {};
   const int64_t threads = thread_count();
   const Split usual = usual_split(product, threads);
   std::vector<std::string> names{name_of(usual)};
@@ -322,6 +322,7 @@ std::vector<std::string> product_choices(const Node& node, const Product& produc
 
 Settlement settle_product(const Node& node, const Product& product) {
   if (product.kernel == onednn) return settle_dnnl_product(node, product);
+  if (product.zero_rows != Product::ZeroRows::none) return settle_ragged_product(product);
   Settlement settlement;
   if (is_empty(product)) return settlement;
   const int64_t threads = thread_count();
@@ -332,6 +333,7 @@ Settlement settle_product(const Node& node, const Product& product) {
 
 Kernel prepare_product(const Node& node, const Product& product, const Binding& binding) {
   if (product.kernel == onednn) return prepare_dnnl_product(node, product, binding);
+  if (product.zero_rows != Product::ZeroRows::none) return prepare_ragged_product(product, binding);
   const auto *a = binding.in<float>(0), *b = binding.in<float>(1), *c = product.adds ? binding.in<float>(2) : nullptr;
   auto* y = binding.out<float>(0);
   if (is_empty(product)) return prepare_product_reference(DType::f32, product, a, b, c, y);

@@ -14,6 +14,8 @@ struct Product {
   bool swapped = false;  // a and b are each other's, transposed: where the columns of y are not neighbours
   Dims c;                // of y's rank, 1 where it broadcasts
   std::string kernel;    // see product_choices; "": by sizes
+  // Where rows of zeros are looked for, to be left out: rows of a, or the k that are rows of a^T or of b.
+  enum class ZeroRows : uint8_t { none, a, a_transposed, b } zero_rows = ZeroRows::none;
 
   int64_t m() const { return y[y.size() - 2]; }
   int64_t n() const { return y[y.size() - 1]; }
@@ -34,6 +36,9 @@ void add_vector(Product& product);
 Product make_product(const Node& node, MatrixOperand a, bool transpose_a, MatrixOperand b, bool transpose_b,
                      const Layout& y);
 
+// Skips rows of zeros in operand a (0) or b (1), before transposition, where that can be done and is worth a look.
+void skip_zero_rows(Product& product, int64_t operand, bool transposed);
+
 // Plain loops.
 Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c,
                                  void* y);
@@ -44,6 +49,9 @@ Settlement settle_product(const Node& node, const Product& product);
 Kernel prepare_product(const Node& node, const Product& product, const Binding& binding);
 // Whether oneDNN has a product of these operands, of the node's types, that is more than plain loops.
 bool dnnl_fits(const Node& node, const Product& product);
+// Where zero_rows wants rows of zeros left out.
+Settlement settle_ragged_product(const Product& product);
+Kernel prepare_ragged_product(const Product& product, const Binding& binding);
 // a and b in bfloat16, c in float32, y in either; on oneDNN. nullopt where it cannot.
 std::optional<MixedPrecision> mix_product(const Node& node, const Product& product);
 // "matmul", "inner_product": oneDNN's primitives.

@@ -136,8 +136,20 @@ void set_synthetic_inputs(Program& program, const Session& session, const LossOp
   }
 }
 
+void set_padding(Program& program, const Session& session, int64_t shortest) {
+  bool found = false;
+  for (const Value* slot : program.graph().inputs) {
+    const Value* input = session.graph().find(slot->name);
+    if (!input || input->role != Role::input || !is_token_mask(*input, slot->dims)) continue;
+    program.set_input(slot->name, padding_mask(slot->dtype, slot->dims, shortest));
+    found = true;
+  }
+  if (!found) throw UsageError("the model has no mask of tokens, an input (batch, tokens) with \"mask\" in its name");
+}
+
 StepBenchmark benchmark_step(Session& session, const std::map<std::string, Dims>& dims, const TrainingOptions& training,
-                             const MachineLimits& machine, const TimingOptions& timing) {
+                             const MachineLimits& machine, const TimingOptions& timing,
+                             std::optional<int64_t> shortest) {
   StepBenchmark result;
   int64_t held = 0;
   for (const auto& [name, entry] : session.store().entries()) held += byte_count(entry.dtype, entry.dims);
@@ -148,6 +160,7 @@ StepBenchmark benchmark_step(Session& session, const std::map<std::string, Dims>
   result.compile_seconds = seconds_now() - start;
   Program& program = *result.program;
   set_synthetic_inputs(program, session, training.loss);
+  if (shortest) set_padding(program, session, *shortest);
   result.times = time_steps(program, timing);
   result.resident_peak_bytes = peak_resident_bytes();
   result.planned_bytes = program.plan().peak_bytes();

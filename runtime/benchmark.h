@@ -48,8 +48,11 @@ std::vector<OperatorTime> by_operator(const Roofline& roofline, const std::vecto
 
 // Fills the slots of a Program of `session` with synthetic inputs, labels, cotangents and a learning rate of 1e-4.
 void set_synthetic_inputs(Program& program, const Session& session, const LossOptions& loss, uint64_t seed = 0);
+// Masks of tokens become those of samples from `shortest` tokens on. UsageError where there is no such input.
+void set_padding(Program& program, const Session& session, int64_t shortest);
 
-// A training step at these dims, compiled and timed. Bytes of memory are 0 where the system does not tell.
+// A training step at these dims, compiled and timed; with padding as set_padding has it where `shortest` is given.
+// Bytes of memory are 0 where the system does not tell.
 struct StepBenchmark {
   std::shared_ptr<Program> program;
   double compile_seconds = 0;
@@ -61,6 +64,7 @@ struct StepBenchmark {
   int64_t resident_peak_bytes = 0;    // from then on
 };
 StepBenchmark benchmark_step(Session& session, const std::map<std::string, Dims>& dims, const TrainingOptions& training,
-                             const MachineLimits& machine, const TimingOptions& timing);
+                             const MachineLimits& machine, const TimingOptions& timing,
+                             std::optional<int64_t> shortest = {});
 
 }  // namespace graft

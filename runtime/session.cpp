@@ -205,6 +205,7 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
   graph.prune();
   fuse(graph, options_.disabled);
   if (!options_.disabled.count("sparse_gradients")) sparse_gradients(graph);
+  if (!options_.disabled.count("skip_padding")) skip_padding(graph);
   graph.sort();
   if (watch) watch("fuse", graph);
   if (dtype == DType::bf16) {

@@ -61,7 +61,22 @@ std::optional<int64_t> index_limit(const Value& input) {
   return limit;
 }
 
+bool is_mask(const Value& input) { return input.name.find("mask") != std::string::npos; }
+
 }  // namespace
+
+bool is_token_mask(const Value& input, const Dims& dims) { return is_mask(input) && dims.size() == 2; }
+
+Tensor padding_mask(DType dtype, const Dims& dims, int64_t shortest) {
+  const int64_t samples = dims.at(0), tokens = dims.at(1);
+  if (shortest < 1 || shortest > tokens)
+    throw UsageError("samples have 1 to ", tokens, " tokens, got ", shortest, " for the shortest");
+  return filled(dtype, dims, [&](uint64_t i) {
+    const auto sample = static_cast<int64_t>(i) / tokens, token = static_cast<int64_t>(i) % tokens;
+    const int64_t more = (tokens - shortest) * sample / std::max<int64_t>(samples - 1, 1);
+    return token < shortest + more ? 1.0F : 0.0F;
+  });
+}
 
 Tensor random_normal(DType dtype, const Dims& dims, const std::string& name, uint64_t seed) {
   Philox random(seed, name);
@@ -76,8 +91,7 @@ Tensor random_integers(DType dtype, const Dims& dims, int64_t limit, const std::
 }
 
 Tensor synthetic_input(const Value& input, const Dims& dims, uint64_t seed) {
-  bool mask = input.name.find("mask") != std::string::npos;
-  if (is_float(input.dtype) && !mask) return random_normal(input.dtype, dims, input.name, seed);
+  if (is_float(input.dtype) && !is_mask(input)) return random_normal(input.dtype, dims, input.name, seed);
   if (!is_float(input.dtype)) {
     if (auto limit = index_limit(input)) return random_integers(input.dtype, dims, *limit, input.name, seed);
   }

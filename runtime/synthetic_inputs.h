@@ -16,6 +16,12 @@ Tensor random_integers(DType dtype, const Dims& dims, int64_t limit, const std::
 // `input` is the model's own, as it was before any pass; `dims` are those of the run.
 Tensor synthetic_input(const Value& input, const Dims& dims, uint64_t seed);
 
+// Whether an input of these dims is a mask of tokens: (batch, tokens), and called so.
+bool is_token_mask(const Value& input, const Dims& dims);
+// A mask for samples of `shortest` to all tokens, evenly between, with padding behind them. UsageError where there are
+// not so many tokens.
+Tensor padding_mask(DType dtype, const Dims& dims, int64_t shortest);
+
 // Labels for `prediction` (see label_dims): classes that it has, 0 and 1 for bce, else N(0, 1).
 Tensor synthetic_labels(const Value& prediction, const LossOptions& loss, uint64_t seed);
 

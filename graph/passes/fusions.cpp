@@ -26,6 +26,7 @@ const std::vector<std::string>& fusion_names() {
       "merge_equal",
       "product_bias",
       "sparse_gradients",
+      "skip_padding",
       "winograd",
       // behind lay_out
       "join_sums",

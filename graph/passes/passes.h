@@ -91,6 +91,10 @@ void fuse(Graph& graph, const std::set<std::string>& disabled = {});
 // Returns how many.
 int sparse_gradients(Graph& graph);
 
+// "skip_padding": tells kernels to look for what padding makes zero, keys that a mask hides and rows of gradients, and
+// to leave it out. Returns how many.
+int skip_padding(Graph& graph);
+
 // What mix_precision found.
 struct MixedNodes {
   int64_t low = 0;                    // nodes that read or give bfloat16

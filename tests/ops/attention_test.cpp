@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <functional>
 #include <limits>
 
 #include "graph/passes/passes.h"
@@ -40,8 +43,15 @@ TEST(Attention, GradientsOfSomeOperandsAlone) {
   }
 }
 
+struct Options {
+  bool skips = false;     // padding
+  bool low = false;       // in mixed precision
+  Tensor cotangent = {};  // of y; random where there is none
+};
+
 // y, then the gradients of all inputs but the mask, for a random seed.
-std::vector<Tensor> results(const std::string& text, const Feeds& given, DType floats, bool join) {
+std::vector<Tensor> results(const std::string& text, const Feeds& given, DType floats, bool join,
+                            const Options& options = {}) {
   auto graph = graph_from_text(text, floats);
   EXPECT_EQ(recognise(*graph, join ? std::set<std::string>{} : std::set<std::string>{"attention"})["attention"], join)
       << text;
@@ -53,10 +63,18 @@ std::vector<Tensor> results(const std::string& text, const Feeds& given, DType f
     if (!feeds.count(input->name)) feeds[input->name] = random_feed(floats, input->dims, -1, 1, ++seed);
     if (input->name != "m") wanted.push_back(input);
   }
-  Tensor cotangent = random_feed(floats, graph->outputs[0]->dims, -1, 1, 2);
+  Tensor cotangent = options.cotangent.defined() ? options.cotangent.cast(floats)
+                                                 : random_feed(floats, graph->outputs[0]->dims, -1, 1, 2);
   for (Value* gradient : differentiate(*graph, {graph->outputs[0]}, {graph->add_constant(cotangent)}, wanted))
     graph->outputs.push_back(gradient);
   graph->prune();
+  if (options.skips) {
+    EXPECT_GT(skip_padding(*graph), 0);
+  }
+  if (options.low) {
+    graph->sort();
+    EXPECT_GT(mix_precision(*graph).low, 0);
+  }
   verify(*graph);
   return evaluate(*graph, feeds);
 }
@@ -144,6 +162,137 @@ TEST(Attention, MixedPrecision) {
             "] m) => (dq, dk, dv, dm) { dq, dk, dv, dm = graft.AttentionGrad<scale = 0.1>(dy, q, k, v, saved, m) "
             "}"),
         "any", 0, {{"saved", saved}}, tolerance);
+  }
+}
+
+constexpr float lowest = std::numeric_limits<float>::lowest(), infinite = std::numeric_limits<float>::infinity();
+
+// What a mask of rows x columns for each sample is.
+Tensor mask_of(const Dims& dims, const std::function<float(int64_t sample, int64_t row, int64_t column)>& value) {
+  Tensor mask(DType::f32, dims);
+  const int64_t rows = dims[2], columns = dims[3];
+  for (int64_t i = 0; i < mask.count(); ++i)
+    mask.data<float>()[i] = value(i / (rows * columns), i / columns % rows, i % columns);
+  return mask;
+}
+
+struct Padding {
+  std::string name;
+  Dims dims;
+  std::function<float(int64_t sample, int64_t row, int64_t column)> mask;
+  bool gives_nan = false;
+};
+
+// For samples of up to 70 tokens.
+std::vector<Padding> paddings() {
+  const Dims keys = {3, 1, 1, 70}, scores = {3, 1, 70, 70};
+  std::vector<Padding> all;
+  for (float out : {-infinite, lowest, -10000.0F, -1.0F}) {
+    auto add = [&](const char* name, const Dims& dims, auto hides) {
+      all.push_back({cat(name, ' ', out), dims,
+                     [=](int64_t n, int64_t r, int64_t c) { return hides(n, r, c) ? out : 0; },
+                     out == -infinite && std::string_view(name).starts_with("all")});
+    };
+    add("at the end", keys, [](int64_t n, int64_t, int64_t c) { return c >= 9 + 30 * n; });
+    add("at the end of every row", scores, [](int64_t n, int64_t, int64_t c) { return c >= 9 + 30 * n; });
+    add("in front", keys, [](int64_t n, int64_t, int64_t c) { return c < 20 * n + 13; });
+    add("in the middle", keys, [](int64_t, int64_t, int64_t c) { return c >= 10 && c < 61; });
+    add("all of a sample", keys, [](int64_t n, int64_t, int64_t c) { return n == 1 || c >= 40; });
+    add("behind the row, and at the end", scores, [](int64_t, int64_t r, int64_t c) { return c > r || c >= 33; });
+    add("in some rows", scores, [](int64_t, int64_t r, int64_t c) { return c >= 30 && r % 7 != 3; });
+    add("all of some rows", scores, [](int64_t, int64_t r, int64_t c) { return c >= 30 || r >= 30; });
+  }
+  all.push_back({"less and less", keys, [](int64_t, int64_t, int64_t c) { return static_cast<float>(-3 * c); }});
+  all.push_back(
+      {"no number", keys, [](int64_t, int64_t, int64_t c) { return c == 69  ? NAN
+                                                                   : c > 40 ? -1e30F
+                                                                            : 0; }, true});
+  return all;
+}
+
+constexpr const char* seventy = "3,70,2,8";
+
+// Of queries behind the first ten tokens of each sample there is no gradient.
+Tensor cut_cotangent() {
+  Tensor cotangent = random_feed(DType::f32, {3, 70, 2, 8}, -1, 1, 5);
+  for (int64_t i = 0; i < cotangent.count(); ++i) {
+    if (i / 16 % 70 >= 10) cotangent.data<float>()[i] = 0;
+  }
+  return cotangent;
+}
+
+void expect_same(const std::vector<Tensor>& got, const std::vector<Tensor>& wanted, const std::string& what) {
+  for (size_t i = 0; i < wanted.size(); ++i) expect_close(got[i], wanted[i], 0, cat(what, ", result ", i));
+}
+
+TEST(Attention, SkippedKeysAndRowsChangeNoBit) {
+  for (const Padding& padding : paddings()) {
+    const std::string text = bert(seventy, cat(padding.dims[0], ",1,", padding.dims[2], ",70").c_str());
+    const Feeds feeds{{"m", mask_of(padding.dims, padding.mask)}};
+    for (const Tensor& cotangent : {Tensor{}, cut_cotangent(), Tensor(DType::f32, {3, 70, 2, 8})}) {
+      auto run = [&](bool skips, bool low) {
+        return results(text, feeds, DType::f32, true, {.skips = skips, .low = low, .cotangent = cotangent});
+      };
+      // A gradient of zero for a row that is no number is zero.
+      if (cotangent.defined() && padding.gives_nan) continue;
+      expect_same(run(true, false), run(false, false), padding.name);
+      if (has_bfloat16()) expect_same(run(true, true), run(false, true), cat(padding.name, " in bfloat16"));
+    }
+  }
+}
+
+// What is not computed is seen by what it leaves alone: values that are no number.
+TEST(Attention, SkipsWhatTheMaskHides) {
+  const Dims keys = {3, 1, 1, 70}, operand = {3, 70, 2, 8};
+  Tensor v = random_feed(DType::f32, operand, -1, 1, 7), k = random_feed(DType::f32, operand, -1, 1, 8);
+  auto behind = [](const Tensor& x, int64_t token, float value) {
+    Tensor changed = x.clone();
+    for (int64_t i = 0; i < changed.count(); ++i) {
+      if (i / 16 % 70 >= token) changed.data<float>()[i] = value;
+    }
+    return changed;
+  };
+  auto is_finite = [](const std::vector<Tensor>& all) {
+    return std::all_of(all.begin(), all.end(), [](const Tensor& x) {
+      return std::all_of(x.values<float>().begin(), x.values<float>().end(), [](float e) { return std::isfinite(e); });
+    });
+  };
+  for (bool low : {false, true}) {
+    if (low && !has_bfloat16()) continue;
+    for (float out : {-infinite, lowest, -10000.0F, -100.0F}) {
+      Tensor mask = mask_of(keys, [&](int64_t, int64_t, int64_t c) { return c >= 16 ? out : 0; });
+      auto run = [&](const Tensor& z, const Tensor& u, bool skips) {
+        return results(bert(seventy, "3,1,1,70"), {{"m", mask}, {"z", z}, {"u", u}}, DType::f32, true,
+                       {.skips = skips, .low = low});
+      };
+      const bool hides = out < -100;
+      EXPECT_EQ(is_finite(run(k, behind(v, 16, NAN), true)), hides) << out << " low " << low;
+      EXPECT_FALSE(is_finite(run(k, behind(v, 16, NAN), false))) << out;
+      EXPECT_FALSE(is_finite(run(behind(k, 16, NAN), v, true))) << "a key that is no number " << out;
+      // Scores that rise over a mask of that depth.
+      if (out == -10000) {
+        Tensor large = behind(k, 16, 1e4F);
+        expect_same(run(large, v, true), run(large, v, false), "large scores");
+        EXPECT_FALSE(is_finite(run(large, behind(v, 16, NAN), true)));
+      }
+    }
+    // Rows without a gradient, whose queries are no numbers, give none.
+    Tensor q = behind(random_feed(DType::f32, operand, -1, 1, 9), 32, NAN);
+    auto all = results(bert(seventy, "3,1,1,70"), {{"m", Tensor(DType::f32, keys)}, {"x", q}}, DType::f32, true,
+                       {.skips = true, .low = low, .cotangent = cut_cotangent()});
+    all.erase(all.begin());
+    EXPECT_TRUE(is_finite(all)) << low;
+  }
+}
+
+TEST(Attention, SkippingThreadsDoNotChangeBits) {
+  const Padding padding = paddings().front();
+  for (size_t i = 0; i < 4; ++i) {
+    expect_same_for_any_threads([&] {
+      return results(bert(seventy, "3,1,1,70"), {{"m", mask_of(padding.dims, padding.mask)}}, DType::f32, true,
+                     {.skips = true, .cotangent = cut_cotangent()})
+          .at(i);
+    });
   }
 }
 
