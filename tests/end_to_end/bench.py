@@ -48,6 +48,9 @@ def check_step(graft, checks, models):
     apart = json.loads(graft("bench", "step", models / "small_cnn.onnx", "--batch", 4, "--disable", "all", "--json",
                              *SHORT))
     checks.expect(apart["kernels"] > report["kernels"], f"step: --disable: {apart['kernels']} kernels")
+    padded = json.loads(graft("bench", "step", models / "minilm.onnx", "--batch", 2, "--dim", "sequence=16", "--shortest",
+                              5, "--json", *SHORT))
+    checks.expect(padded["allocations"] == 0 and padded["dims"]["attention_mask"] == [2, 16], "step: --shortest")
     sgd = json.loads(graft("bench", "step", models / "small_mlp.onnx", "--batch", 3, "--json", "--optimizer", "sgd",
                            "--loss", "bce", *SHORT))
     names = {o["operator"] for o in sgd["operators"]}
@@ -160,6 +163,8 @@ def check_refusals(graft, checks, models):
              "no batch": (["bench", "step", mlp], USAGE, "--batch N"),
              "a dimension that is none": (step + ["--dim", "S=3"], USAGE, '"N"'),
              "a batch of 0": (["bench", "step", mlp, "--batch", "0"], USAGE, "--batch"),
+             "padding without a mask": (step + ["--shortest", "1"], USAGE, "mask"),
+             "no tokens": (step + ["--shortest", "0"], USAGE, "--shortest"),
              "seconds that are none": (step + ["--seconds", "-1"], USAGE, "--seconds"),
              "a filter that matches nothing": (ops + ["--filter", "Sofmax"], USAGE, '"Softmax"'),
              "a filter that matches nothing in the model": (ops + ["--model", mlp, "--batch", "3", "--filter", "Rellu"],

@@ -47,6 +47,14 @@ TEST(SyntheticInputs, IntegersStayWithinTheTableTheyPickFrom) {
   EXPECT_EQ(synthetic_input(*graph->find("flag"), {1}, 0).to_int64(), std::vector<int64_t>{1});
 }
 
+TEST(SyntheticInputs, MasksOfPaddingGrowEvenly) {
+  Tensor mask = padding_mask(DType::i64, {3, 5}, 1);
+  EXPECT_EQ(mask.to_int64(), (std::vector<int64_t>{1, 0, 0, 0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1}));
+  EXPECT_EQ(padding_mask(DType::i64, {1, 3}, 2).to_int64(), (std::vector<int64_t>{1, 1, 0}));
+  EXPECT_THROW(padding_mask(DType::i64, {3, 5}, 6), UsageError);
+  EXPECT_THROW(padding_mask(DType::i64, {3, 5}, 0), UsageError);
+}
+
 TEST(SyntheticInputs, LabelsAreClassesOfThePrediction) {
   Graph graph;
   Value* prediction = graph.add_input("p", DType::f32, {300, 5});
