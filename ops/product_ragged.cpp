@@ -23,8 +23,9 @@ struct Rows {
   int64_t columns = 0, stride = 0;
 
   const float* at(int64_t row) const { return data + row * stride; }
-  // Ends soon where the row begins with numbers.
+  // Most rows with values begin with one: no more than that is brought into the cache.
   bool is_zero(int64_t row) const {
+    if (*at(row) != 0) return false;
     constexpr int64_t piece = 64;
     for (int64_t begin = 0; begin < columns; begin += piece) {
       const float* x = at(row) + begin;
