@@ -6,190 +6,15 @@
 #include <algorithm>
 #include <limits>
 #include <queue>
-#include <unordered_set>
 
 #include "graph/flops.h"
 #include "graph/passes/copy_into_backward.h"
+#include "graph/passes/kept_bytes.h"
 
 namespace graft {
 namespace {
 
-// Nodes by their place in the order of the graph.
-using Indices = std::vector<size_t>;
-
-// --- What is kept, and what it costs not to keep it ---
-
-struct Bytes {
-  size_t producer = 0;
-  int64_t size = 0;
-  bool kept = false;      // whatever is chosen
-  size_t last_early = 0;  // node of forward that reads it
-  size_t last_late = 0;   // node behind forward that does; 0 for none
-};
-
-struct Work {
-  const Node* node = nullptr;  // of forward
-  bool can_run_again = false;
-  double price = 0;            // of running again, in bytes that memory moves in the time
-  std::vector<size_t> reads;   // bytes that other nodes of forward computed
-  std::vector<size_t> writes;  // bytes
-};
-
-int64_t size_of_bytes(const Value& value) {
-  if (value.opaque) return value.opaque_bytes;
-  return checked_mul(value.layout.storage_count(), static_cast<int64_t>(size_of(value.dtype)));
-}
-
-// The time of a node that moves so many bytes, in bytes that memory moves meanwhile.
-double price_of(const Node& node, int64_t moved) {
-  // A core multiplies and adds about so often while memory moves a byte.
-  constexpr double flops_a_byte = 8;
-  return static_cast<double>(moved) + flops(node) / flops_a_byte;
-}
-
-double price_of(const Node& node) {
-  int64_t moved = 0;
-  for (const auto* values : {&node.inputs, &node.outputs}) {
-    for (const Value* value : *values) moved += value ? size_of_bytes(*value) : 0;
-  }
-  return price_of(node, moved);
-}
-
-double price_of(const Graph& graph) {
-  double price = 0;
-  for (const auto& node : graph.nodes()) price += price_of(*node);
-  return price;
-}
-
-// What a node behind forward reads of it.
-struct LateReads {
-  size_t node = 0;
-  Indices bytes;
-};
-
-// Forward as the search sees it: nodes, and the bytes that lie between them. Views have none of their own.
-class Forward {
- public:
-  Forward(const Graph& graph, const std::unordered_map<const Node*, Settlement>& settlements)
-      : nodes_(graph.node_list()), works_(nodes_.size()), view_of_(nodes_.size()) {
-    for (const Value* output : graph.outputs) kept_.insert(output);
-    for (const State& state : graph.states) {
-      if (!state.out) continue;
-      kept_.insert(state.out);
-      written_[state.in] = &state;
-    }
-    for (const Node* node : nodes_) hints_.insert(node->forward);
-    const std::vector<Time> times = times_of(graph);
-    for (size_t i = 0; i < nodes_.size(); ++i) {
-      if (times[i] == Time::late) read_late(i);
-      if (times[i] == Time::early) add(i, settlements.at(nodes_[i]));
-    }
-    for (Work& work : works_) work.can_run_again = work.can_run_again && stays(work);
-  }
-
-  const std::vector<Node*>& nodes() const { return nodes_; }
-  const std::vector<Work>& works() const { return works_; }
-  const std::vector<Bytes>& bytes() const { return bytes_; }
-  const std::vector<LateReads>& late() const { return late_; }
-
-  // All nodes with which a choice runs again: views go along with what they show.
-  std::vector<bool> with_views(const std::vector<bool>& chosen) const {
-    std::vector<bool> all = chosen;
-    for (size_t i = 0; i < nodes_.size(); ++i) {
-      if (view_of_[i] && chosen[*view_of_[i]]) all[i] = true;
-    }
-    return all;
-  }
-
- private:
-  // Whether backward leaves the node its place where it does not read its results any more. Kernels of backward that
-  // were chosen with a look at one of forward want that.
-  bool stays(const Work& work) const {
-    return !hints_.count(work.node) || std::any_of(work.writes.begin(), work.writes.end(), [&](size_t b) {
-      return bytes_[b].kept || bytes_[b].last_early > bytes_[b].producer;
-    });
-  }
-
-  // Statistics are all that a node may write and still run twice: the copy goes without. Nobody else may read them.
-  bool leaves_states(const Node& node) const {
-    for (const Value* input : node.inputs) {
-      auto state = written_.find(input);
-      if (state == written_.end()) continue;
-      const Node* writer = state->second->out->producer;
-      bool own_statistic = writer == &node && input->kind == StateKind::statistic;
-      if (writer && writer->provenance.direction == Direction::forward && !own_statistic) return false;
-    }
-    return std::all_of(node.outputs.begin(), node.outputs.end(), [&](const Value* output) {
-      return std::none_of(written_.begin(), written_.end(), [&](const auto& entry) {
-        return entry.second->out == output && entry.first->kind != StateKind::statistic;
-      });
-    });
-  }
-
-  void add(size_t at, const Settlement& settlement) {
-    const Node& node = *nodes_[at];
-    Work& work = works_[at];
-    int64_t moved = 0;
-    for (const Value* input : node.inputs) {
-      if (!input) continue;
-      moved += size_of_bytes(*input);
-      auto found = number_.find(input);
-      if (found == number_.end()) continue;
-      if (std::find(work.reads.begin(), work.reads.end(), found->second) != work.reads.end()) continue;
-      work.reads.push_back(found->second);
-      bytes_[found->second].last_early = at;
-    }
-    work.node = &node;
-    work.can_run_again = leaves_states(node);
-    for (size_t i = 0; i < node.outputs.size(); ++i) {
-      const Value* output = node.outputs[i];
-      if (!output) continue;
-      if (const Value* shown = shown_by(node, settlement, i)) {
-        work.can_run_again = false;  // on its own
-        auto found = number_.find(shown);
-        if (found == number_.end()) continue;
-        number_[output] = found->second;
-        view_of_[at] = bytes_[found->second].producer;
-      } else {
-        moved += size_of_bytes(*output);
-        number_[output] = bytes_.size();
-        work.writes.push_back(bytes_.size());
-        bytes_.push_back({.producer = at, .size = size_of_bytes(*output), .last_early = at});
-      }
-      Bytes& place = bytes_[number_.at(output)];
-      place.kept = place.kept || kept_.count(output);
-    }
-    work.price = price_of(node, moved);
-  }
-
-  void read_late(size_t at) {
-    LateReads reads{at, {}};
-    for (const Value* input : nodes_[at]->inputs) {
-      auto found = input ? number_.find(input) : number_.end();
-      if (found == number_.end()) continue;
-      bytes_[found->second].last_late = at;
-      reads.bytes.push_back(found->second);
-    }
-    if (!reads.bytes.empty()) late_.push_back(std::move(reads));
-  }
-
-  static const Value* shown_by(const Node& node, const Settlement& settlement, size_t output) {
-    for (auto [out, in] : settlement.views) {
-      if (static_cast<size_t>(out) == output) return node.input(static_cast<size_t>(in));
-    }
-    return nullptr;
-  }
-
-  std::vector<Node*> nodes_;
-  std::unordered_set<const Value*> kept_;
-  std::unordered_map<const Value*, const State*> written_;
-  std::unordered_set<const Node*> hints_;
-  std::vector<Work> works_;
-  std::vector<std::optional<size_t>> view_of_;  // the node whose bytes a view shows
-  std::vector<Bytes> bytes_;
-  std::vector<LateReads> late_;
-  std::unordered_map<const Value*, size_t> number_;  // of the bytes in which a value lies
-};
+using Indices = KeptBytes::Indices;
 
 // Nodes that make sense together.
 struct Item {
@@ -200,7 +25,7 @@ struct Item {
 // The bytes in use for a choice, and how far they exceed a target, summed over the nodes of a step.
 class Model {
  public:
-  Model(const Forward& forward, std::vector<int64_t> in_use) : forward_(forward), in_use_(std::move(in_use)) {}
+  Model(const KeptBytes& forward, std::vector<int64_t> in_use) : forward_(forward), in_use_(std::move(in_use)) {}
 
   double excess(const std::vector<bool>& chosen, int64_t target) {
     follow(chosen);
@@ -210,7 +35,7 @@ class Model {
       change[last] -= size;
     };
     for (size_t b = 0; b < forward_.bytes().size(); ++b) {
-      const Bytes& bytes = forward_.bytes()[b];
+      const KeptBytes::Bytes& bytes = forward_.bytes()[b];
       if (bytes.kept) continue;
       add(std::max(bytes.last_early, bytes.last_late) + 1, last_[b] + 1, bytes.size);
       if (again_[b].last > 0) add(again_[b].first, again_[b].last + 1, bytes.size);
@@ -226,7 +51,7 @@ class Model {
 
   // Of the choice that was looked at last: whether bytes are kept for backward.
   bool is_saved(size_t b) const {
-    const Bytes& bytes = forward_.bytes()[b];
+    const KeptBytes::Bytes& bytes = forward_.bytes()[b];
     return bytes.kept || last_[b] > bytes.last_early;
   }
 
@@ -239,7 +64,7 @@ class Model {
     again_.assign(bytes.size(), {});
     done_.assign(chosen.size(), false);
     Indices pending;
-    for (const LateReads& reads : forward_.late()) {
+    for (const KeptBytes::LateReads& reads : forward_.late()) {
       auto read = [&](size_t b) {
         size_t from = bytes[b].producer;
         if (!chosen[from]) {
@@ -253,7 +78,7 @@ class Model {
       };
       for (size_t b : reads.bytes) read(b);
       while (!pending.empty()) {
-        const Work& work = forward_.works()[pending.back()];
+        const KeptBytes::Work& work = forward_.works()[pending.back()];
         pending.pop_back();
         for (size_t b : work.reads) read(b);
       }
@@ -263,7 +88,7 @@ class Model {
   struct Life {
     size_t first = 0, last = 0;
   };
-  const Forward& forward_;
+  const KeptBytes& forward_;
   std::vector<int64_t> in_use_;  // where nothing is computed again
   Indices last_;                 // node that reads bytes of forward
   std::vector<Life> again_;      // of bytes that are computed again
@@ -275,7 +100,7 @@ constexpr double any_price = std::numeric_limits<double>::infinity();
 // Takes what lowers the excess most for its price until there is none, or no more can be paid.
 class Climb {
  public:
-  Climb(const Forward& forward, Model& model, std::vector<Item> items, int64_t target, double budget = any_price)
+  Climb(const KeptBytes& forward, Model& model, std::vector<Item> items, int64_t target, double budget = any_price)
       : forward_(forward),
         model_(model),
         items_(std::move(items)),
@@ -355,7 +180,7 @@ class Climb {
 
   // What a node reads is kept for it, or computed again too.
   Offer best_offer(size_t node, double excess) {
-    const Work& work = forward_.works()[node];
+    const KeptBytes::Work& work = forward_.works()[node];
     bool serves = std::any_of(work.writes.begin(), work.writes.end(),
                               [&](size_t b) { return !forward_.bytes()[b].kept && forward_.bytes()[b].last_late > 0; });
     if (chosen_[node] || !work.can_run_again || !serves) return {};
@@ -375,7 +200,7 @@ class Climb {
     Item item{{node}, 0};
     if (deep) model_.excess(chosen_, target_);
     for (size_t at = 0; at < item.nodes.size(); ++at) {
-      const Work& work = forward_.works()[item.nodes[at]];
+      const KeptBytes::Work& work = forward_.works()[item.nodes[at]];
       item.price += work.price;
       if (!deep) break;
       for (size_t b : work.reads) {
@@ -387,7 +212,7 @@ class Climb {
     return item;
   }
 
-  const Forward& forward_;
+  const KeptBytes& forward_;
   Model& model_;
   std::vector<Item> items_;
   int64_t target_;
@@ -478,7 +303,7 @@ class Search {
 
   const Graph& graph_;
   const PlanBytes& plan_;
-  Forward forward_;
+  KeptBytes forward_;
   PlannedBytes before_;
   Model model_;
 };

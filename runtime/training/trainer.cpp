@@ -231,9 +231,10 @@ bool Trainer::end_epoch(double begin) {
                .best_update = stopping_.best_update(),
                .updates = stopping_.updates()};
   if ((epoch_.best || !validation_) && callbacks_.on_best) callbacks_.on_best();
-  checkpoint();
   epoch_.seconds = seconds_now() - begin;
+  // Before the checkpoint: a run that is killed between the two does the epoch once more, and tells of it again.
   if (callbacks_.on_epoch) callbacks_.on_epoch(epoch_);
+  checkpoint();
   return !(validation_ && stopping_.should_stop());
 }
 
