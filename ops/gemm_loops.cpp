@@ -148,9 +148,10 @@ class ColumnOfTiles {
     for (int64_t i = 0; i < m; i += tile_rows) {
       const auto rows = static_cast<int>(std::min<int64_t>(tile_rows, m - i));
       const float* x = packed ? packed + i * tile_.block : a.data + i * a.row;
-      TileFunction multiply = packed           ? (panels_ == 2 ? packed2[rows - 1] : packed1[rows - 1])
-                              : tile_.a_k == 1 ? (panels_ == 2 ? near2[rows - 1] : near1[rows - 1])
-                                               : (panels_ == 2 ? far2[rows - 1] : far1[rows - 1]);
+      TileFunction multiply = packed             ? (panels_ == 2 ? packed2[rows - 1] : packed1[rows - 1])
+                              : tile_.a_k == 1   ? (panels_ == 2 ? near2[rows - 1] : near1[rows - 1])
+                              : tile_.a_row == 1 ? (panels_ == 2 ? along2[rows - 1] : along1[rows - 1])
+                                                 : (panels_ == 2 ? far2[rows - 1] : far1[rows - 1]);
       if (partly_) {
         run_partly(multiply, rows, x, start.from(i, 0), y + i * g_.y_row);
         continue;
@@ -165,6 +166,7 @@ class ColumnOfTiles {
  private:
   static constexpr auto packed1 = tiles<1, tile_rows, 1>, packed2 = tiles<2, tile_rows, 1>;
   static constexpr auto near1 = tiles<1, 1, 0>, near2 = tiles<2, 1, 0>;
+  static constexpr auto along1 = tiles<1, 0, 1>, along2 = tiles<2, 0, 1>;
   static constexpr auto far1 = tiles<1, 0, 0>, far2 = tiles<2, 0, 0>;
 
   // By way of a whole tile, of which only a part is y's or whose columns are not neighbours.
@@ -195,9 +197,9 @@ class ColumnOfTiles {
 void gemm_blocked(const GemmBlock& g, float* scratch) {
   float* packed_b = scratch;
   float* packed_a = scratch + n_block * k_block;
-  // Where each element of b is used by one tile only, packing it would be the whole work again.
+  // Where each element of b, or of a, is used by one tile only, packing it would be the whole work again.
   const bool b_as_it_lies = g.m <= tile_rows && g.b.column == 1 && g.alpha == 1;
-  const bool a_as_it_lies = g.a.column == 1 || g.m <= tile_rows;
+  const bool a_as_it_lies = g.a.column == 1 || g.m <= tile_rows || (g.a.row == 1 && g.n <= widest);
   const int64_t k_blocks = std::max<int64_t>((g.k + k_block - 1) / k_block, 1);
   const int64_t k_step = std::max<int64_t>((g.k + k_blocks - 1) / k_blocks, 1);
   for (int64_t n0 = 0; n0 < g.n; n0 += n_block) {
