@@ -1,10 +1,13 @@
 // graft inspect: what a model is made of, what in it can be trained, and what a training step takes.
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <set>
 
-#include "cli/command.h"
+#include "cli/bench.h"
 #include "cli/verbs.h"
+#include "runtime/clock.h"
+#include "runtime/estimate.h"
 #include "runtime/model_session.h"
 
 namespace graft {
@@ -12,24 +15,33 @@ namespace {
 
 constexpr const char* examples = R"(Examples:
   graft inspect model.onnx
-  graft inspect model.onnx --train 'head.*' --batch 16 --dim sequence=128
+  graft inspect model.onnx --train 'head.*' --batch 16 --dim sequence=128      # what other choices would save
   graft inspect model.onnx --after differentiate --batch 2
 
 The first axis of the inputs is the batch where it is free. Other free dimensions without --dim are taken as 64.
 A training step is one with AdamW on the first output: cross-entropy, or MSE where that has one dimension only. Its
 memory is the peak of the plan; FLOPs count two for each multiply-add of convolutions and products, forward and
 backward, and one for each element elsewhere.
+
+A given --batch also has a table of what saves work or memory: the step as asked, then each of --dtype, --recompute and
+--cache-features (a step of the second epoch and later) changed alone, and all parameters where some are frozen. Nothing
+runs but a measurement of the machine. "limit ms" is the sum over the kernels of what their FLOPs and their bytes take at
+the rates that were measured: a lower bound. On most networks steps reach 35 to 90 % of it in float32 and 15 to 75 % in
+bfloat16 (docs/benchmarks.md); graft bench step tells how much one of yours reaches.
+
 PASS: lift, classify, specialise, decompose, recognise, differentiate, fuse, mix_precision,
 lay_out.
 
 Keys of --json: model, ir_version, opsets, producer, graph, metadata, operators, functions, inputs and outputs (name,
 dtype, dims: numbers, names or null), free_dims (name, of), parameters (name, dtype, dims, count, kind, trainable,
 selected), totals (tensors, tensor_bytes, parameters, trainable, selected: elements), blockers (operator, node,
-reason), without_gradient, assumed_dims, training_steps (batch, planned_peak_bytes, flops, and for a given --batch
-smallest_peak_bytes and smallest_flops, those of --recompute all; or error).)";
+reason), without_gradient, assumed_dims, training_steps (batch, planned_peak_bytes, flops; or error). For a given --batch
+also machine (as graft bench step has it), and in training_steps smallest_peak_bytes and smallest_flops, those of
+--recompute all, and choices (choice, limit_ms, samples_per_s at that limit, planned_peak_bytes, flops, relative_time and
+relative_memory to the first, where they apply feature_bytes of a sample and note; or error).)";
 
 struct InspectOptions {
-  std::string model, after, mode = "train", dtype = "f32";
+  std::string model, after, mode = "train", dtype = "f32", recompute = "auto";
   std::vector<std::string> train, freeze, dims, disable;
   std::vector<int64_t> batches;
   bool json = false;
@@ -80,9 +92,9 @@ class SessionReport {
     bind_free_dims();
     training_.trainable = selected_;
     if (options.dtype == "bf16") training_.dtype = DType::bf16;
-    const std::vector<Value*>& outputs = session.graph().outputs;
-    bool one_dim = !outputs.empty() && outputs[0]->ranked && outputs[0]->dims.size() < 2;
-    training_.loss.type = one_dim ? LossType::mse : LossType::cross_entropy;
+    if (options.recompute != "auto")
+      training_.memory.recompute = options.recompute == "all" ? Recompute::all : Recompute::none;
+    training_.loss.type = usual_loss(session.graph());
   }
 
   std::string text_after(const std::string& pass) {
@@ -103,7 +115,12 @@ class SessionReport {
     report["without_gradient"] = trainability.without_gradient;
     report["assumed_dims"] = assumed_;
     report["training_steps"] = Json::array();
-    for (int64_t batch : batches_) report["training_steps"].push_back(cost_of_step(batch));
+    bool compare = !options_.batches.empty() && trainability.blockers.empty();
+    if (compare) {
+      machine_ = measure();
+      report["machine"] = describe(machine_);
+    }
+    for (int64_t batch : batches_) report["training_steps"].push_back(compare ? choices(batch) : cost_of_step(batch));
   }
 
  private:
@@ -183,17 +200,54 @@ class SessionReport {
   Json cost_of_step(int64_t batch) const {
     try {
       StepCost cost = session_.training_cost(input_dims(batch), training_);
-      Json step{{"batch", batch}, {"planned_peak_bytes", cost.peak_bytes}, {"flops", cost.flops}};
-      if (options_.batches.empty()) return step;  // the search takes its time
-      TrainingOptions smallest = training_;
-      smallest.memory.recompute = Recompute::all;
-      cost = session_.training_cost(input_dims(batch), smallest);
-      step["smallest_peak_bytes"] = cost.peak_bytes;
-      step["smallest_flops"] = cost.flops;
-      return step;
+      return {{"batch", batch}, {"planned_peak_bytes", cost.peak_bytes}, {"flops", cost.flops}};
     } catch (const Error& error) {
       return {{"batch", batch}, {"error", error.what()}};
     }
+  }
+
+  // With what each choice would take, for a batch that was asked for: that takes its time.
+  Json choices(int64_t batch) {
+    const std::vector<Choice> found =
+        estimate_choices(session_, input_dims(batch), training_, machine_.limits, [this] { say_that_it_lasts(); });
+    const Choice& asked = found.at(0);
+    Json step{{"batch", batch}};
+    if (!asked.error.empty()) step["error"] = asked.error;
+    else step.update({{"planned_peak_bytes", asked.step.cost.peak_bytes}, {"flops", asked.step.cost.flops}});
+    step["choices"] = Json::array();
+    for (const Choice& choice : found) {
+      step["choices"].push_back(row_of(choice, asked, batch));
+      bool smallest = choice.name == "--recompute all" || (&choice == &asked && options_.recompute == "all");
+      if (!smallest || !choice.error.empty()) continue;
+      step["smallest_peak_bytes"] = choice.step.cost.peak_bytes;
+      step["smallest_flops"] = choice.step.cost.flops;
+    }
+    return step;
+  }
+
+  static Json row_of(const Choice& choice, const Choice& asked, int64_t batch) {
+    if (!choice.error.empty()) return {{"choice", choice.name}, {"error", choice.error}};
+    const StepEstimate& step = choice.step;
+    Json json{{"choice", choice.name},
+              {"limit_ms", 1e3 * step.limit_seconds},
+              {"samples_per_s", static_cast<double>(batch) / step.limit_seconds},
+              {"planned_peak_bytes", step.cost.peak_bytes},
+              {"flops", step.cost.flops}};
+    if (asked.error.empty()) {
+      auto peak = [](const Choice& of) { return static_cast<double>(of.step.cost.peak_bytes); };
+      json["relative_time"] = step.limit_seconds / asked.step.limit_seconds;
+      json["relative_memory"] = peak(choice) / peak(asked);
+    }
+    if (choice.feature_bytes > 0) json["feature_bytes"] = choice.feature_bytes;
+    if (!choice.note.empty()) json["note"] = choice.note;
+    return json;
+  }
+
+  void say_that_it_lasts() {
+    constexpr double patience = 1;
+    if (said_ || seconds_now() - begin_ < patience) return;
+    said_ = true;
+    spdlog::info("planning steps for each choice, which takes some seconds on large models");
   }
 
   Session& session_;
@@ -203,6 +257,9 @@ class SessionReport {
   std::map<std::string, int64_t> sizes_, assumed_;
   std::set<std::string> batch_names_;
   std::vector<int64_t> batches_;
+  Machine machine_;
+  double begin_ = seconds_now();
+  bool said_ = false;
 };
 
 std::string type_text(const Json& value) {
@@ -240,10 +297,37 @@ void write_parameters_text(fmt::memory_buffer& out, const Json& report) {
   }
 }
 
-std::string cost_text(const Json& step, const char* bytes, const char* flops) {
+std::string cost_text(const Json& step) {
   return fmt::format("{:>10}B  {:>10}FLOP a step",
-                     scaled(step[bytes].get<double>(), 1024, {"", "Ki", "Mi", "Gi", "Ti"}),
-                     scaled(step[flops].get<double>(), 1000, {"", "k", "M", "G", "T", "P"}));
+                     scaled(step["planned_peak_bytes"].get<double>(), 1024, {"", "Ki", "Mi", "Gi", "Ti"}),
+                     scaled(step["flops"].get<double>(), 1000, {"", "k", "M", "G", "T", "P"}));
+}
+
+// "1.25x" where there is something to compare with.
+std::string ratio_text(const Json& choice, const char* key) {
+  return choice.contains(key) ? fmt::format("{:.2f}x", choice[key].get<double>()) : "";
+}
+
+void write_choices_text(fmt::memory_buffer& out, const Json& choices) {
+  auto at = fmt::appender(out);
+  constexpr double mb = 1 << 20, giga = 1e9;
+  fmt::format_to(at, "    {:24} {:>10} {:>11} {:>9} {:>9} {:>7} {:>7}\n", "", "limit ms", "samples/s", "peak MB",
+                 "GFLOP", "time", "memory");
+  for (const Json& choice : choices) {
+    fmt::format_to(at, "    {:24} ", choice["choice"].get<std::string>());
+    if (choice.contains("error")) {
+      fmt::format_to(at, "-  {}\n", choice["error"].get<std::string>());
+      continue;
+    }
+    fmt::format_to(at, "{:10.3f} {:11.1f} {:9.1f} {:9.3f} {:>7} {:>7}", choice["limit_ms"].get<double>(),
+                   choice["samples_per_s"].get<double>(), choice["planned_peak_bytes"].get<double>() / mb,
+                   choice["flops"].get<double>() / giga, ratio_text(choice, "relative_time"),
+                   ratio_text(choice, "relative_memory"));
+    if (choice.contains("feature_bytes"))
+      fmt::format_to(at, "  from epoch 2 on; keeps {} bytes a sample", choice["feature_bytes"].get<int64_t>());
+    if (choice.contains("note")) fmt::format_to(at, "  {}", choice["note"].get<std::string>());
+    fmt::format_to(at, "\n");
+  }
 }
 
 void write_training_text(fmt::memory_buffer& out, const Json& report) {
@@ -262,11 +346,15 @@ void write_training_text(fmt::memory_buffer& out, const Json& report) {
   for (const Json& step : report["training_steps"]) {
     fmt::format_to(at, "  batch {:<5} ", step["batch"].get<int64_t>());
     if (step.contains("error")) fmt::format_to(at, "{}\n", blockers.empty() ? step["error"].get<std::string>() : "-");
-    else fmt::format_to(at, "{}\n", cost_text(step, "planned_peak_bytes", "flops"));
-    if (step.contains("smallest_flops"))
-      fmt::format_to(at, "  {:11} {} with --recompute all\n", "",
-                     cost_text(step, "smallest_peak_bytes", "smallest_flops"));
+    else fmt::format_to(at, "{}\n", cost_text(step));
+    if (step.contains("choices")) write_choices_text(out, step["choices"]);
   }
+  if (report.contains("machine"))
+    fmt::format_to(
+        at,
+        "  \"limit\" is a lower bound by what this machine can do at most: on most networks steps reach 35 to "
+        "90 % of it in\n  float32 and 15 to 75 % in bfloat16, see docs/benchmarks.md; graft bench step "
+        "measures\n");
 }
 
 std::string to_text(const Json& report) {
@@ -318,11 +406,14 @@ void add_inspect(CLI::App& app) {
   verb.add_option("--mode", options->mode, "Which graph --after prints: that of training (the default) or of inference")
       ->option_text("infer|train");
   verb.add_option("--dtype", options->dtype, "Precision of the training step (default f32)")->option_text("f32|bf16");
+  verb.add_option("--recompute", options->recompute, "What backward reads is computed again (default auto; see train)")
+      ->option_text("none|auto|all");
   add_list(verb, "--train", options->train, "Parameters to train; all unless given")->option_text("GLOB ...");
   add_list(verb, "--freeze", options->freeze, "Parameters to leave as they are")->option_text("GLOB ...");
   add_dims(verb, options->dims);
   add_disable(verb, options->disable);
-  verb.add_option("--batch", options->batches, "Batch size to plan a training step for (default 1, 8 and 32)")
+  verb.add_option("--batch", options->batches,
+                  "Batch size to plan a training step for (default 1, 8 and 32), with what other choices would save")
       ->allow_extra_args(false)
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
       ->option_text("N ...");
@@ -332,6 +423,7 @@ void add_inspect(CLI::App& app) {
   verb.callback([options] {
     require_choice("--mode", options->mode, {"infer", "train"});
     require_choice("--dtype", options->dtype, {"f32", "bf16"});
+    require_choice("--recompute", options->recompute, {"none", "auto", "all"});
     inspect(*options);
   });
 }

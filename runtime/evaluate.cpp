@@ -62,16 +62,20 @@ std::vector<Tensor> allocate_results(const Node& node, std::vector<void*>& addre
 
 }  // namespace
 
-Kernel prepare_kernel(const Node& node, const Binding& binding) {
-  Kernel kernel = find_kernel(node)->prepare(node, binding);
-  if (kernel) return kernel;
-  auto views = binding.settlement->views;
+bool computes(const Node& node, const Settlement& settlement) {
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     const Value* output = node.outputs[i];
-    bool viewed = std::any_of(views.begin(), views.end(), [&](auto pair) { return pair.first == static_cast<int>(i); });
-    if (output && !output->opaque && !viewed && output->count() > 0)
-      throw UnsupportedError(node.where(), " has no kernel for ", kernel_dtype(node));
+    bool viewed = std::any_of(settlement.views.begin(), settlement.views.end(),
+                              [&](auto pair) { return pair.first == static_cast<int>(i); });
+    if (output && !viewed && (output->opaque || output->count() > 0)) return true;
   }
+  return false;
+}
+
+Kernel prepare_kernel(const Node& node, const Binding& binding) {
+  if (!computes(node, *binding.settlement)) return {};
+  Kernel kernel = find_kernel(node)->prepare(node, binding);
+  if (!kernel) throw UnsupportedError(node.where(), " has no kernel for ", kernel_dtype(node));
   return kernel;
 }
 

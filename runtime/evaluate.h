@@ -5,8 +5,11 @@
 
 namespace graft {
 
-// The kernel of a node whose addresses are final; empty where nothing is to be computed, as for views and for results
-// without elements. UnsupportedError where the operator has no kernel for the node's dtype after all.
+// Whether a node has anything to compute: views and results without elements are none.
+bool computes(const Node& node, const Settlement& settlement);
+
+// The kernel of a node whose addresses are final; empty where it computes nothing. UnsupportedError where the operator
+// has no kernel for the node's dtype after all.
 Kernel prepare_kernel(const Node& node, const Binding& binding);
 
 // Inputs in the node's order, undefined tensors for absent ones. Results in plain layout, undefined where not wanted.

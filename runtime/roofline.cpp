@@ -5,6 +5,7 @@
 
 #include "graph/flops.h"
 #include "runtime/cache_model.h"
+#include "runtime/evaluate.h"
 
 namespace graft {
 namespace {
@@ -168,6 +169,15 @@ Roofline roofline(const std::vector<const Node*>& nodes, const MemoryPlan& plan,
 
 Roofline roofline(const Program& program, const MachineLimits& machine) {
   return roofline(program.step_nodes(), program.plan(), program.settlements(), machine);
+}
+
+Roofline roofline(const Graph& graph, const MachineLimits& machine) {
+  const Settlements settlements = settle(graph);
+  std::vector<const Node*> nodes;
+  for (const auto& node : graph.nodes()) {
+    if (node->stage == Stage::step && computes(*node, settlements.at(node.get()))) nodes.push_back(node.get());
+  }
+  return roofline(nodes, plan_memory(graph, settlements), settlements, machine);
 }
 
 }  // namespace graft

@@ -34,6 +34,8 @@ struct Roofline {
 };
 
 Roofline roofline(const Program& program, const MachineLimits& machine);
+// Of the Program that `graph` would be, which is as it runs: sorted and laid out.
+Roofline roofline(const Graph& graph, const MachineLimits& machine);
 // Of nodes that run in this order.
 Roofline roofline(const std::vector<const Node*>& nodes, const MemoryPlan& plan, const Settlements& settlements,
                   const MachineLimits& machine);

@@ -449,13 +449,20 @@ Trainability Session::trainability(const std::map<std::string, Dims>& dims, cons
   return found;
 }
 
-StepCost Session::training_cost(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
+PlannedStep Session::plan_training(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
   std::unique_ptr<Graph> apply;
   auto graph = training_graph(dims, options, &apply, {});
+  // Kernels are not asked about sizes that no memory holds: libraries crash there, or take minutes.
+  for (const Value* input : graph->inputs) require_memory(byte_count(input->dtype, input->dims));
   finish(*graph, lays_out_step(options), {}, options.dtype);
   Recomputed found = fit_memory(*graph, options.memory);
   require_memory(found.peak_after);
-  return {found.peak_after, found.flops + found.more_flops};
+  graph->sort();
+  return {std::move(graph), {found.peak_after, found.flops + found.more_flops}};
+}
+
+StepCost Session::training_cost(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
+  return plan_training(dims, options).cost;
 }
 
 std::string Session::text_after(const std::string& pass, const std::map<std::string, Dims>& dims,

@@ -76,6 +76,12 @@ struct StepCost {
   double flops = 0;
 };
 
+// A training step as its Program would be.
+struct PlannedStep {
+  std::unique_ptr<Graph> graph;
+  StepCost cost;
+};
+
 // What the frozen part of a training configuration gives to the rest: the same for a sample in every epoch.
 struct FrozenPart {
   struct Feature {
@@ -138,6 +144,7 @@ class Session {
   // Looks for what training on `output` ("": the first) runs into, without stopping at the first pass that refuses.
   Trainability trainability(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
   // Plans a training step without taking its memory. DeviceError with the bytes wanted where they do not fit.
+  PlannedStep plan_training(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
   StepCost training_cost(const std::map<std::string, Dims>& dims, const TrainingOptions& options);
 
   // The graph after a pass, for `inspect --after`: "lift", "classify", "specialise", "decompose", "recognise",
@@ -171,6 +178,7 @@ class Session {
   bool names_features(const std::map<std::string, Dims>& dims) const;
   std::map<std::string, Dims> input_dims(const std::map<std::string, Dims>& features) const;
   void keep_rest(Graph& graph) const;
+  std::unique_ptr<Graph> frozen_graph(const std::map<std::string, Dims>& dims);
   std::shared_ptr<Program> cached(const std::string& key);
   void make_room();
 

@@ -88,14 +88,17 @@ const FrozenPart& Session::split(const std::map<std::string, Dims>& dims, const 
   if (!computes) throw UsageError(nothing_to_split(frontier));
   split_ = std::move(split);
   trained_ = trainable;
+  auto frozen = frozen_graph(dims);
+  finish(*frozen, [](const State&) { return false; }, {});
+  for (const Value* output : frozen->outputs) {
+    const Node* maker = output->producer;  // outputs are plain
+    const Value* laid = maker && maker->domain == "graft" && maker->type == "Reorder" ? maker->inputs[0] : output;
+    if (lies_by_sample(laid->layout, laid->dims)) split_->layouts[output->name] = laid->layout;
+  }
   return split_->frozen;
 }
 
-std::shared_ptr<Program> Session::frozen(const std::map<std::string, Dims>& dims) {
-  if (!split_) throw UsageError("the model was not split");
-  std::string key = "frozen";
-  for (const auto& [name, shape] : dims) key += cat(' ', name, shape);
-  if (auto known = cached(key)) return known;
+std::unique_ptr<Graph> Session::frozen_graph(const std::map<std::string, Dims>& dims) {
   auto graph = specialised(dims, Mode::infer, {}, {});
   graph->outputs.clear();
   for (const auto& feature : split_->frozen.features) {
@@ -104,13 +107,15 @@ std::shared_ptr<Program> Session::frozen(const std::map<std::string, Dims>& dims
   }
   graph->prune();
   fold(*graph, trained_);
-  auto program = compile(key, std::move(graph), [](const State&) { return false; }, {});
-  for (const Value* output : program->graph().outputs) {
-    const Node* maker = output->producer;  // outputs are plain
-    const Value* laid = maker && maker->domain == "graft" && maker->type == "Reorder" ? maker->inputs[0] : output;
-    if (lies_by_sample(laid->layout, laid->dims)) split_->layouts[output->name] = laid->layout;
-  }
-  return program;
+  return graph;
+}
+
+std::shared_ptr<Program> Session::frozen(const std::map<std::string, Dims>& dims) {
+  if (!split_) throw UsageError("the model was not split");
+  std::string key = "frozen";
+  for (const auto& [name, shape] : dims) key += cat(' ', name, shape);
+  if (auto known = cached(key)) return known;
+  return compile(key, frozen_graph(dims), [](const State&) { return false; }, {});
 }
 
 bool Session::names_features(const std::map<std::string, Dims>& dims) const {

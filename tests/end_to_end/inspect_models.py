@@ -84,6 +84,41 @@ def check_dims(graft, checks, models):
     checks.expect([s["batch"] for s in report["training_steps"]] == [5], "--dim names the batch")
 
 
+def check_choices(graft, checks, models):
+    """With a batch: what each choice takes, as `graft bench step` plans it, and why one cannot be had."""
+    cnn, mb = models / "small_cnn.onnx", 1 << 20
+    flags = {"as asked": [], "all parameters": None, "--dtype bf16": ["--dtype", "bf16"],
+             "--recompute none": ["--recompute", "none"], "--recompute all": ["--recompute", "all"]}
+    report = report_of(graft, cnn, "--train", "fc.*", "--batch", 4)
+    step = report["training_steps"][0]
+    rows = {row["choice"]: row for row in step["choices"]}
+    checks.expect(list(rows) == [*flags, "--cache-features memory"], f"choices {list(rows)}")
+    checks.expect(report["machine"]["gflops_f32"] > 0, "choices: the machine")
+    for name, more in flags.items():
+        arguments = ["--train", "fc.*", *more] if more is not None else []
+        planned = json.loads(graft("bench", "step", cnn, "--batch", 4, "--json", "--rounds", 1, "--seconds", 0, *arguments))
+        checks.expect(rows[name]["planned_peak_bytes"] == round(planned["planned_peak_mb"] * mb), f"{name}: planned peak")
+    asked, features = rows["as asked"], rows["--cache-features memory"]
+    checks.expect(asked["relative_time"] == asked["relative_memory"] == 1, "the first row is what others are compared to")
+    checks.expect(all(row["limit_ms"] > 0 and abs(row["samples_per_s"] * row["limit_ms"] / 4e3 - 1) < 1e-6
+                      for row in rows.values()), "choices: samples/s")
+    checks.expect(features["flops"] < asked["flops"] < rows["all parameters"]["flops"] and features["feature_bytes"] > 0,
+                  "frozen parts save work")
+    checks.expect((step["planned_peak_bytes"], step["flops"], step["smallest_peak_bytes"]) == (
+        asked["planned_peak_bytes"], asked["flops"], rows["--recompute all"]["planned_peak_bytes"]), "keys of the step")
+    rows = {row["choice"]: row for row in report_of(graft, cnn, "--batch", 4, "--dtype", "bf16", "--recompute", "all")[
+        "training_steps"][0]["choices"]}
+    checks.expect(list(rows) == ["as asked", "--dtype f32", "--recompute none", "--recompute auto",
+                                 "--cache-features memory"], f"choices {list(rows)}")
+    checks.expect("no frozen part" in rows["--cache-features memory"]["error"], "why features cannot be kept")
+    huge = report_of(graft, models / "mlp.onnx", "--batch", 2**32)["training_steps"][0]
+    checks.expect("MiB" in huge["error"] and all("error" in row for row in huge["choices"]), "a batch that does not fit")
+    text = graft("inspect", cnn, "--train", "fc.*", "--batch", 4)
+    checks.expect("limit ms" in text and "1.00x" in text and "lower bound" in text and "bytes a sample" in text,
+                  "choices: the table")
+    checks.expect("choices" not in report_of(graft, cnn)["training_steps"][0], "no choices without --batch")
+
+
 def check_blockers(graft, checks):
     """Every node that blocks is named, whichever pass refuses it; the rest is inspected all the same."""
     io = "g (float[N, 4] x, float[4, 4] w) => (float[N, 4] y) <float[4, 4] v = {%s}>" % ", ".join("1" * 16)
@@ -163,7 +198,7 @@ def main():
     checks = Checks()
     for name in MODELS:
         check_model(graft, checks, models / f"{name}.onnx")
-    for check in (check_arithmetic, check_globs, check_dims, check_passes, check_streams):
+    for check in (check_arithmetic, check_globs, check_dims, check_choices, check_passes, check_streams):
         check(graft, checks, models)
     check_blockers(graft, checks)
     checks.finish()
