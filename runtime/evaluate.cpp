@@ -73,8 +73,8 @@ bool computes(const Node& node, const Settlement& settlement) {
 }
 
 Kernel prepare_kernel(const Node& node, const Binding& binding) {
+  Kernel kernel = find_kernel(node)->prepare(node, binding);  // which checks the node, results without elements or not
   if (!computes(node, *binding.settlement)) return {};
-  Kernel kernel = find_kernel(node)->prepare(node, binding);
   if (!kernel) throw UnsupportedError(node.where(), " has no kernel for ", kernel_dtype(node));
   return kernel;
 }
