@@ -5,6 +5,7 @@
 #include <set>
 
 #include "cli/bench.h"
+#include "cli/train_config.h"
 #include "cli/verbs.h"
 #include "runtime/clock.h"
 #include "runtime/estimate.h"
@@ -92,8 +93,7 @@ class SessionReport {
     bind_free_dims();
     training_.trainable = selected_;
     if (options.dtype == "bf16") training_.dtype = DType::bf16;
-    if (options.recompute != "auto")
-      training_.memory.recompute = options.recompute == "all" ? Recompute::all : Recompute::none;
+    training_.memory.recompute = parse_recompute(options.recompute);
     training_.loss.type = usual_loss(session.graph());
   }
 
@@ -217,7 +217,8 @@ class SessionReport {
     step["choices"] = Json::array();
     for (const Choice& choice : found) {
       step["choices"].push_back(row_of(choice, asked, batch));
-      bool smallest = choice.name == "--recompute all" || (&choice == &asked && options_.recompute == "all");
+      bool smallest =
+          choice.name == "--recompute all" || (&choice == &asked && training_.memory.recompute == Recompute::all);
       if (!smallest || !choice.error.empty()) continue;
       step["smallest_peak_bytes"] = choice.step.cost.peak_bytes;
       step["smallest_flops"] = choice.step.cost.flops;

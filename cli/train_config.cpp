@@ -166,9 +166,7 @@ TrainerOptions TrainConfig::trainer_options() const {
   options.training.clip_norm = clip_norm;
   MemoryOptions& memory = options.training.memory;
   if (!memory_limit.empty()) memory.limit = parse_bytes("--memory-limit", memory_limit);
-  if (!recompute.empty())
-    memory.recompute = *choice<Recompute>(
-        recompute, {{"none", Recompute::none}, {"auto", Recompute::automatic}, {"all", Recompute::all}});
+  if (!recompute.empty()) memory.recompute = parse_recompute(recompute);
   options.training.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   options.schedule = {.decay = parse_decay(schedule), .rate = lr, .warmup = warmup, .end_rate = end_lr};
   if (epochs && *epochs < 0) throw UsageError("--epochs wants 0 or more, got ", *epochs);
@@ -271,12 +269,18 @@ std::string to_text(const MixedNodes& nodes) {
 std::string to_text(const AutotuneReport& report) {
   constexpr double milli = 1e3;
   return fmt::format(
-      "autotune: {} cases, {} measured in {:.1f} s, {} known; another kernel for {} of {} nodes, about {:.2f} ms less "
-      "of "
-      "{:.2f} ms",
+      "autotune: {} cases, {} measured in {:.1f} s, {} known; another kernel for {} of {} nodes, about {:.2f} ms "
+      "less of {:.2f} ms",
       report.cases, report.measured, report.measured > 0 ? report.seconds : 0.0, report.cases - report.measured,
       report.changed, report.nodes, milli * (report.usual_seconds - report.chosen_seconds),
       milli * report.usual_seconds);
+}
+
+Recompute parse_recompute(const std::string& name) {
+  auto known =
+      choice<Recompute>(name, {{"none", Recompute::none}, {"auto", Recompute::automatic}, {"all", Recompute::all}});
+  if (!known) throw UsageError("--recompute wants none, auto or all, got \"", name, '"');
+  return *known;
 }
 
 std::string to_text(const Recomputed& found) {

@@ -66,9 +66,11 @@ std::string to_text(const LengthBuckets& buckets);
 std::string to_text(const FrozenPart& frozen, int64_t samples, const FeatureCacheOptions& options);
 // "bfloat16: 120 nodes; for want of a kernel in float32: 2 Softmax", for the log.
 std::string to_text(const MixedNodes& nodes);
-// "autotune: 12 of 20 cases measured in 3.1 s; ...", for the log.
+// "autotune: 20 cases, 12 measured in 3.1 s, 8 known; ...", for the log.
 std::string to_text(const AutotuneReport& report);
-// "recompute: 40 values, planned peak 930.6 -> 465.0 MB, about +3.1 % FLOPs", for the log.
+// "recompute: 40 values, planned peak 930.6 -> 465.0 MB, about +3.1 % work", for the log.
 std::string to_text(const Recomputed& found);
+// "none", "auto", "all".
+Recompute parse_recompute(const std::string& name);
 
 }  // namespace graft

@@ -7,15 +7,18 @@
 
 namespace graft {
 
+// The 64-bit hash of Fowler, Noll and Vo, form 1a: the same in every build.
+inline uint64_t fnv1a(std::string_view text) {
+  uint64_t hash = 0xcbf29ce484222325ULL;
+  for (char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  return hash;
+}
+
 class Philox {
  public:
   explicit Philox(uint64_t key) : key_(key) {}
   // A key for one named tensor (FNV-1a of the name, mixed with the seed).
-  Philox(uint64_t seed, std::string_view name) : key_(seed * 0x9e3779b97f4a7c15ULL) {
-    uint64_t hash = 0xcbf29ce484222325ULL;
-    for (char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-    key_ ^= hash;
-  }
+  Philox(uint64_t seed, std::string_view name) : key_((seed * 0x9e3779b97f4a7c15ULL) ^ fnv1a(name)) {}
 
   std::array<uint32_t, 4> operator()(uint64_t counter, uint64_t stream = 0) const {
     std::array<uint32_t, 4> x{low(counter), high(counter), low(stream), high(stream)};

@@ -14,7 +14,7 @@ namespace {
 thread_local int64_t allocations = 0;
 
 // Kernels walk over many streams at a time, and small pages are more than the processor can translate at hand.
-constexpr size_t huge_page = size_t{1} << 21, worth_huge_pages = 2 * huge_page;
+constexpr size_t huge_page = size_t{1} << 21;
 
 }  // namespace
 
@@ -23,12 +23,13 @@ int64_t allocation_count() { return allocations; }
 std::shared_ptr<std::byte[]> allocate_bytes(int64_t bytes, bool zero) {
   ++allocations;
   auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
-  const std::align_val_t alignment{size >= worth_huge_pages ? huge_page : 64};
+  const bool huge = bytes >= worth_huge_pages;
+  const std::align_val_t alignment{huge ? huge_page : 64};
   auto* memory = static_cast<std::byte*>(::operator new[](size, alignment, std::nothrow));
   if (!memory) throw DeviceError("out of memory: ", bytes, " bytes wanted");
 #ifdef MADV_HUGEPAGE
   // Whole pages only: what lies behind the last one is not ours alone. Where the system refuses, pages are small.
-  if (size >= worth_huge_pages) madvise(memory, size / huge_page * huge_page, MADV_HUGEPAGE);
+  if (huge) madvise(memory, size / huge_page * huge_page, MADV_HUGEPAGE);
 #endif
   if (zero) std::memset(memory, 0, size);
   return {memory, [alignment](std::byte* p) { ::operator delete[](p, alignment); }};

@@ -77,7 +77,9 @@ class Tensor {
   std::shared_ptr<std::byte[]> data_;
 };
 
-// 64-byte aligned storage for tensors, arenas and slots. DeviceError when memory runs out.
+// 64-byte aligned storage for tensors, arenas and slots; in huge pages from `worth_huge_pages` on. DeviceError when
+// memory runs out.
+constexpr int64_t worth_huge_pages = int64_t{4} << 20;
 std::shared_ptr<std::byte[]> allocate_bytes(int64_t bytes, bool zero);
 // How often this thread has called allocate_bytes: steady steps must not.
 int64_t allocation_count();

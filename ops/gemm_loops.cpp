@@ -300,5 +300,26 @@ void gemm(const GemmBlock& block, float* scratch) { HWY_DYNAMIC_DISPATCH(gemm_he
 int64_t gemm_row_step() { return HWY_DYNAMIC_DISPATCH(row_step)(); }
 int64_t gemm_column_step() { return HWY_DYNAMIC_DISPATCH(column_step)(); }
 
+bool gemm_splits_columns(int64_t m, int64_t n, bool near_a, int64_t threads) {
+  const bool wide = n >= 2 * threads * gemm_column_step();
+  return n >= m || (wide && near_a);
+}
+
+GemmBlock gemm_part(const GemmBlock& whole, bool splits_columns, int64_t thread, int64_t threads) {
+  const int64_t total = splits_columns ? whole.n : whole.m;
+  const int64_t step = splits_columns ? gemm_column_step() : gemm_row_step();
+  const int64_t steps = (total + step - 1) / step;
+  const int64_t first = std::min(total, steps * thread / threads * step);
+  const int64_t last = std::min(total, steps * (thread + 1) / threads * step);
+  const int64_t row = splits_columns ? 0 : first, column = splits_columns ? first : 0;
+  GemmBlock part = whole;
+  (splits_columns ? part.n : part.m) = last - first;
+  part.a = part.a.from(row, 0);
+  part.b = part.b.from(0, column);
+  part.start = part.start.from(row, column);
+  part.y += row * part.y_row + column * part.y_column;
+  return part;
+}
+
 }  // namespace graft
 #endif

@@ -33,5 +33,9 @@ void gemm(const GemmBlock& block, float* scratch);
 // What rows and columns should be split by among threads.
 int64_t gemm_row_step();
 int64_t gemm_column_step();
+// Which of the two: what is packed should not be packed by every thread. b always is, a where its k are not neighbours.
+bool gemm_splits_columns(int64_t m, int64_t n, bool near_a, int64_t threads);
+// The columns or rows of y of one of the threads; none where there are fewer than threads.
+GemmBlock gemm_part(const GemmBlock& whole, bool splits_columns, int64_t thread, int64_t threads);
 
 }  // namespace graft

@@ -124,9 +124,7 @@ const char* name_of(Split split) { return split_names[static_cast<size_t>(split)
 Split usual_split(const Product& p, int64_t threads) {
   const int64_t batches = batch_count(p);
   if (batches >= 4 * threads || batches % threads == 0) return Split::batches;
-  // What is packed should not be packed by every thread: b always is, a where its k are not neighbours.
-  const bool wide = p.n() >= 2 * threads * gemm_column_step();
-  return p.n() >= p.m() || (wide && p.a_strides.back() == 1) ? Split::columns : Split::rows;
+  return gemm_splits_columns(p.m(), p.n(), p.a_strides.back() == 1, threads) ? Split::columns : Split::rows;
 }
 
 Split split_of(const Product& p, int64_t threads) {
@@ -182,22 +180,9 @@ class ThreadedProduct {
         gemm(batch(i), scratch);
       return;
     }
-    const bool splits_columns = split_ == Split::columns;
-    const int64_t total = splits_columns ? whole_.n : whole_.m;
-    const int64_t step = splits_columns ? gemm_column_step() : gemm_row_step();
-    const int64_t steps = (total + step - 1) / step;
-    const int64_t first = std::min(total, steps * thread / threads_ * step);
-    const int64_t last = std::min(total, steps * (thread + 1) / threads_ * step);
-    if (first == last) return;
     for (int64_t i = 0; i < batches_; ++i) {
-      GemmBlock part = batch(i);
-      const int64_t row = splits_columns ? 0 : first, column = splits_columns ? first : 0;
-      (splits_columns ? part.n : part.m) = last - first;
-      part.a = part.a.from(row, 0);
-      part.b = part.b.from(0, column);
-      part.start = part.start.from(row, column);
-      part.y += row * part.y_row + column;
-      gemm(part, scratch);
+      const GemmBlock part = gemm_part(batch(i), split_ == Split::columns, thread, threads_);
+      if (part.m > 0 && part.n > 0) gemm(part, scratch);
     }
   }
 

@@ -123,22 +123,10 @@ class RaggedProduct {
   }
 
   void multiply(const GemmBlock& whole) const {
-    // As in product.cpp.
-    const bool wide = whole.n >= 2 * threads_ * gemm_column_step();
-    const bool by_columns = whole.n >= whole.m || (wide && whole.a.column == 1);
-    const int64_t step = by_columns ? gemm_column_step() : gemm_row_step();
-    const int64_t total = by_columns ? whole.n : whole.m, steps = (total + step - 1) / step;
-    for_slices(steps, threads_, [&](int64_t thread, int64_t begin, int64_t end) {
-      const int64_t first = begin * step, last = std::min(end * step, total);
-      if (first >= last) return;
-      const int64_t row = by_columns ? 0 : first, column = by_columns ? first : 0;
-      GemmBlock part = whole;
-      (by_columns ? part.n : part.m) = last - first;
-      part.a = part.a.from(row, 0);
-      part.b = part.b.from(0, column);
-      part.start = part.start.from(row, column);
-      part.y += row * part.y_row + column;
-      gemm(part, of_threads_ + thread * gemm_scratch());
+    const bool splits_columns = gemm_splits_columns(whole.m, whole.n, whole.a.column == 1, threads_);
+    for_slices(threads_, threads_, [&](int64_t thread, int64_t, int64_t) {
+      const GemmBlock part = gemm_part(whole, splits_columns, thread, threads_);
+      if (part.m > 0 && part.n > 0) gemm(part, of_threads_ + thread * gemm_scratch());
     });
   }
 

@@ -55,11 +55,9 @@ class Choices {
     attempt("--cache-features memory", [&](Choice& choice) {
       const FrozenPart& frozen = session_.split(dims_, asked_);
       std::map<std::string, Dims> features;
-      for (const auto& feature : frozen.features) {
-        Dims& shape = features[feature.name] = feature.dims;
-        shape.insert(shape.begin(), dims_.begin()->second.at(0));
-      }
-      choice.step = estimate_step(session_, features, asked_, machine_);
+      for (const auto& feature : frozen.features) features[feature.name] = feature.dims;
+      const int64_t batch = dims_.begin()->second.at(0);
+      choice.step = estimate_step(session_, with_batch(features, batch), asked_, machine_);
       choice.feature_bytes = frozen.bytes();
     });
   }

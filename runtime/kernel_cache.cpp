@@ -15,7 +15,9 @@
 #include <system_error>
 
 #include "graph/error.h"
+#include "graph/philox.h"
 #include "graph/version.h"
+#include "runtime/descriptor.h"
 #include "runtime/device/cpu/system.h"
 #include "runtime/device/device.h"
 #include "runtime/durable_file.h"
@@ -34,11 +36,9 @@ constexpr double micro = 1e-6;
 
 // Which a file of another machine with the same name would not have; the same in every build.
 uint64_t hash_of(const std::map<std::string, std::string>& environment) {
-  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  for (const auto& [key, value] : environment) {
-    for (char c : cat(key, '=', value, '\n')) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  }
-  return hash;
+  std::string text;
+  for (const auto& [key, value] : environment) text += cat(key, '=', value, '\n');
+  return fnv1a(text);
 }
 
 std::string environment_variable(const char* name) {
@@ -46,25 +46,10 @@ std::string environment_variable(const char* name) {
   return value ? value : "";
 }
 
-// A handle of the system.
-class Descriptor {
- public:
-  Descriptor(const std::string& path, int flags) : descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
-  ~Descriptor() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return descriptor_; }
-
- private:
-  int descriptor_;
-};
-
 // nullopt where there is no such file. DataError for what is none of ours.
 std::optional<std::string> read_small_file(const std::string& path) {
-  Descriptor file(path, O_RDONLY | O_NONBLOCK);  // a pipe must not hold up the run
-  if (file.get() < 0) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));  // a pipe must not hold up the run
+  if (!file.valid()) {
     if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
     throw DataError(std::generic_category().message(errno));
   }
@@ -207,8 +192,8 @@ void KernelCache::write() {
   fs::create_directories(fs::path(file_).parent_path(), error);
   if (error) throw DeviceError("cannot make the folder of \"", file_, "\": ", error.message());
   // Without the lock, where a file system has none, what another process adds at the same moment may be lost.
-  Descriptor lock(file_ + ".lock", O_WRONLY | O_CREAT);
-  if (lock.get() >= 0) ::flock(lock.get(), LOCK_EX);
+  const Descriptor lock(::open((file_ + ".lock").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
+  if (lock.valid()) ::flock(lock.get(), LOCK_EX);
   Cases there;
   try {
     there = read();

@@ -6,10 +6,9 @@ namespace graft {
 
 Recomputed fit_memory(Graph& graph, const MemoryOptions& options) {
   const Settlements settlements = settle(graph);
-  if (options.recompute == Recompute::none) {
-    int64_t peak = plan_memory(graph, settlements).peak_bytes();
-    return {.peak_before = peak, .peak_after = peak, .flops = flops(graph)};
-  }
+  const int64_t peak = plan_memory(graph, settlements).peak_bytes();
+  const Recomputed kept{.peak_before = peak, .peak_after = peak, .flops = flops(graph)};
+  if (options.recompute == Recompute::none) return kept;
   auto plan = [&](const Graph& trial, const Origins& origins) {
     Settlements copies;
     for (const auto& node : trial.nodes()) copies.emplace(node.get(), settlements.at(origins.at(node.get())));
@@ -23,7 +22,8 @@ Recomputed fit_memory(Graph& graph, const MemoryOptions& options) {
   // Less than this matters to nobody; more may be what keeps a larger batch from fitting.
   constexpr int64_t much = int64_t{512} << 20;
   constexpr double next_to_nothing = 0.015;
-  if (plan_memory(graph, settlements).peak_bytes() > much) goal.share = next_to_nothing;
+  if (peak > much) goal.share = next_to_nothing;
+  else if (peak <= goal.limit) return kept;
   return recompute(graph, settlements, goal, plan);
 }
 

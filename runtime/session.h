@@ -82,6 +82,9 @@ struct PlannedStep {
   StepCost cost;
 };
 
+// Dims of samples as those of a batch of them, by name.
+std::map<std::string, Dims> with_batch(std::map<std::string, Dims> samples, int64_t batch);
+
 // What the frozen part of a training configuration gives to the rest: the same for a sample in every epoch.
 struct FrozenPart {
   struct Feature {

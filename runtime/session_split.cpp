@@ -21,11 +21,6 @@ std::map<std::string, Dims> without_batch(std::map<std::string, Dims> dims) {
   return dims;
 }
 
-std::map<std::string, Dims> with_batch(std::map<std::string, Dims> dims, int64_t batch) {
-  for (auto& [name, shape] : dims) shape.insert(shape.begin(), batch);
-  return dims;
-}
-
 // Whether `graph` has a value of the same name that only the batch tells apart.
 bool is_in(const Graph& graph, const Value& value, int64_t batch) {
   const Value* same = graph.find(value.name);
@@ -49,6 +44,11 @@ std::string nothing_to_split(const Frontier& frontier) {
 }
 
 }  // namespace
+
+std::map<std::string, Dims> with_batch(std::map<std::string, Dims> samples, int64_t batch) {
+  for (auto& [name, shape] : samples) shape.insert(shape.begin(), batch);
+  return samples;
+}
 
 int64_t FrozenPart::bytes() const {
   int64_t sum = 0;

@@ -11,7 +11,7 @@
 namespace graft {
 namespace {
 
-constexpr int64_t chunk_bytes = int64_t{32} << 20, largest_shared = int64_t{4} << 20, line = 64;
+constexpr int64_t chunk_bytes = int64_t{32} << 20, line = 64;
 
 }  // namespace
 
@@ -74,7 +74,7 @@ class StatePool::Chunks {
 
 StatePool::StatePool() : chunks_(std::make_shared<Chunks>()) {}
 
-bool StatePool::shares_pages(int64_t bytes) { return bytes < largest_shared; }
+bool StatePool::shares_pages(int64_t bytes) { return bytes < worth_huge_pages; }
 
 std::shared_ptr<std::byte[]> StatePool::take(int64_t bytes, bool zero) {
   if (!shares_pages(bytes)) return allocate_bytes(bytes, zero);

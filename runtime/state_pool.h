@@ -7,9 +7,8 @@
 
 namespace graft {
 
-// An optimiser's pass walks over several states at a time. In small pages, which are all that a state of less than
-// allocate_bytes' bound for huge ones gets, the processor's prefetchers stop at every page and its table of pages
-// overflows.
+// An optimiser's pass walks over several states at a time. In small pages, which are all that allocate_bytes gives to a
+// state below worth_huge_pages, the processor's prefetchers stop at every page and its table of pages overflows.
 class StatePool {
  public:
   StatePool();

@@ -13,13 +13,6 @@ int64_t size_of_bytes(const Value& value) {
   return checked_mul(value.layout.storage_count(), static_cast<int64_t>(size_of(value.dtype)));
 }
 
-// The time of a node that moves so many bytes, in bytes that memory moves meanwhile.
-double price_of(const Node& node, int64_t moved) {
-  // A core multiplies and adds about so often while memory moves a byte.
-  constexpr double flops_a_byte = 8;
-  return static_cast<double>(moved) + flops(node) / flops_a_byte;
-}
-
 const Value* shown_by(const Node& node, const Settlement& settlement, size_t output) {
   for (auto [out, in] : settlement.views) {
     if (static_cast<size_t>(out) == output) return node.input(static_cast<size_t>(in));
@@ -34,7 +27,9 @@ double price_of(const Node& node) {
   for (const auto* values : {&node.inputs, &node.outputs}) {
     for (const Value* value : *values) moved += value ? size_of_bytes(*value) : 0;
   }
-  return price_of(node, moved);
+  // A core multiplies and adds about so often while memory moves a byte.
+  constexpr double flops_a_byte = 8;
+  return static_cast<double>(moved) + flops(node) / flops_a_byte;
 }
 
 double price_of(const Graph& graph) {
@@ -95,11 +90,8 @@ bool KeptBytes::leaves_states(const Node& node) const {
 void KeptBytes::add(size_t at, const Settlement& settlement) {
   const Node& node = *nodes_[at];
   Work& work = works_[at];
-  int64_t moved = 0;
   for (const Value* input : node.inputs) {
-    if (!input) continue;
-    moved += size_of_bytes(*input);
-    auto found = number_.find(input);
+    auto found = input ? number_.find(input) : number_.end();
     if (found == number_.end()) continue;
     if (std::find(work.reads.begin(), work.reads.end(), found->second) != work.reads.end()) continue;
     work.reads.push_back(found->second);
@@ -117,7 +109,6 @@ void KeptBytes::add(size_t at, const Settlement& settlement) {
       number_[output] = found->second;
       view_of_[at] = bytes_[found->second].producer;
     } else {
-      moved += size_of_bytes(*output);
       number_[output] = bytes_.size();
       work.writes.push_back(bytes_.size());
       bytes_.push_back({.producer = at, .size = size_of_bytes(*output), .last_early = at});
@@ -125,7 +116,7 @@ void KeptBytes::add(size_t at, const Settlement& settlement) {
     Bytes& place = bytes_[number_.at(output)];
     place.kept = place.kept || kept_.count(output);
   }
-  work.price = price_of(node, moved);
+  work.price = price_of(node);
 }
 
 void KeptBytes::read_late(size_t at) {

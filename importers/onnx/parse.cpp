@@ -4,13 +4,13 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <limits>
 #include <system_error>
 
 #include "graph/schema.h"
+#include "runtime/descriptor.h"
 
 namespace graft {
 namespace {
@@ -18,31 +18,20 @@ namespace {
 // A node in a body costs three levels of messages. Deeper files would cost stack in every walk over them.
 constexpr int deepest_message = 400;
 
-struct OpenFile {
-  explicit OpenFile(const std::filesystem::path& path)
-      : descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)), error(errno) {}
-  ~OpenFile() {
-    if (descriptor >= 0) ::close(descriptor);
-  }
-  OpenFile(const OpenFile&) = delete;
-  OpenFile& operator=(const OpenFile&) = delete;
-  int descriptor;
-  int error;
-};
-
 std::string quoted(const std::filesystem::path& path) { return '[' + path.string() + ']'; }
 
 }  // namespace
 
 onnx::ModelProto parse_model(const std::filesystem::path& path) {
   std::string where = quoted(path);
-  OpenFile file(path);
-  if (file.descriptor < 0) {
-    throw ModelError(where, " cannot be read: ", std::generic_category().message(file.error),
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file.valid()) {
+    const int error = errno;
+    throw ModelError(where, " cannot be read: ", std::generic_category().message(error),
                      ": allowed is an ONNX model file");
   }
   struct stat status {};
-  if (::fstat(file.descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+  if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
     throw ModelError(where, " is no regular file: allowed is an ONNX model file");
   }
   if (status.st_size == 0) throw ModelError(where, " is empty: allowed is an ONNX model file");
@@ -51,7 +40,7 @@ onnx::ModelProto parse_model(const std::filesystem::path& path) {
                      " bytes: allowed are 2147483647, larger weights go into external data");
   }
   onnx::ModelProto model;
-  google::protobuf::io::FileInputStream stream(file.descriptor);
+  google::protobuf::io::FileInputStream stream(file.get());
   google::protobuf::io::CodedInputStream coded(&stream);
   coded.SetRecursionLimit(deepest_message);
   bool parsed = model.ParseFromCodedStream(&coded) && coded.ConsumedEntireMessage();

@@ -114,8 +114,7 @@ class Cacher {
         throw UsageError("features cannot be kept: the data set changes its samples from epoch to epoch");
       samples_ += static_cast<int64_t>(source.indices.size());
     }
-    dims_ = sample_dims();
-    for (auto& [name, shape] : dims_) shape.insert(shape.begin(), options.batch_size);
+    dims_ = with_batch(sample_dims(), options.batch_size);
     features_->frozen = session.split(dims_, training);
     for (const auto& feature : features_->frozen.features) features_->names.push_back(feature.name);
     take_room();

@@ -126,7 +126,7 @@ bool ignores_padding(const Graph& graph, const TokenInputs& tokens, const Dims& 
   LengthBuckets buckets(tokens.mask, tokens.axes, length);
   int64_t batch = batch_dims[0] < 0 ? static_cast<int64_t>(used.size()) : batch_dims[0];
   std::map<std::string, Tensor> inputs;
-  for (auto& [name, sample] : dims) sample.insert(sample.begin(), batch);
+  dims = with_batch(std::move(dims), batch);
   buckets.lengthen(dims);
   for (const Value* input : graph.inputs) {
     auto found = dims.find(input->name);
