@@ -30,17 +30,9 @@ HWY_INLINE hn::Vec<D> load(D d, const BFloat16* from) {
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(wide, hn::LoadU(narrow, &from->bits))));
 }
 
+// To nearest even; NaN stays NaN. Below 2^-126 it may give zero.
 template <class D>
-HWY_INLINE void store(hn::Vec<D> x, D d, float* to) {
-  hn::StoreU(x, d, to);
-}
-template <class D>
-HWY_INLINE void store(hn::Vec<D> x, D d, double* to) {
-  hn::StoreU(x, d, to);
-}
-// Rounds to nearest even; NaN stays NaN. Below 2^-126 it may give zero.
-template <class D>
-HWY_INLINE void store(hn::Vec<D> x, [[maybe_unused]] D d, BFloat16* to) {
+HWY_INLINE hn::Vec<hn::Rebind<uint16_t, D>> rounded_to_bfloat16([[maybe_unused]] D d, hn::Vec<D> x) {
   const hn::RebindToUnsigned<D> wide;
   const hn::RebindToSigned<D> integers;
   const hn::Rebind<uint16_t, D> narrow;
@@ -48,7 +40,7 @@ HWY_INLINE void store(hn::Vec<D> x, [[maybe_unused]] D d, BFloat16* to) {
   if (HWY_LIKELY(rounds_bfloat16)) {
     hn::Vec<decltype(narrow)> low;
     asm("vcvtneps2bf16 %1, %0" : "=v"(low.raw) : "v"(x.raw));
-    return hn::StoreU(low, narrow, &to->bits);
+    return low;
   }
 #endif
   const auto bits = hn::BitCast(wide, x);
@@ -57,7 +49,35 @@ HWY_INLINE void store(hn::Vec<D> x, [[maybe_unused]] D d, BFloat16* to) {
   const auto rounded = hn::ShiftRight<16>(hn::Add(bits, half));
   const auto quiet = hn::Or(high, hn::Set(wide, 0x40));
   const auto chosen = hn::IfThenElse(hn::RebindMask(wide, hn::IsNaN(x)), quiet, rounded);
-  hn::StoreU(hn::DemoteTo(narrow, hn::BitCast(integers, chosen)), narrow, &to->bits);
+  return hn::DemoteTo(narrow, hn::BitCast(integers, chosen));
+}
+
+template <class D>
+HWY_INLINE void store(hn::Vec<D> x, D d, float* to) {
+  hn::StoreU(x, d, to);
+}
+template <class D>
+HWY_INLINE void store(hn::Vec<D> x, D d, double* to) {
+  hn::StoreU(x, d, to);
+}
+template <class D>
+HWY_INLINE void store(hn::Vec<D> x, D d, BFloat16* to) {
+  hn::StoreU(rounded_to_bfloat16(d, x), hn::Rebind<uint16_t, D>(), &to->bits);
+}
+
+// The same past the caches, for what is too large to be found there later: that saves reading the lines that are
+// written. `to` is aligned to the vector; hwy::FlushStream() follows.
+template <class D>
+HWY_INLINE void stream(hn::Vec<D> x, D d, float* to) {
+  hn::Stream(x, d, to);
+}
+template <class D>
+HWY_INLINE void stream(hn::Vec<D> x, D d, double* to) {
+  hn::Stream(x, d, to);
+}
+template <class D>
+HWY_INLINE void stream(hn::Vec<D> x, D d, BFloat16* to) {
+  hn::Stream(rounded_to_bfloat16(d, x), hn::Rebind<uint16_t, D>(), &to->bits);
 }
 
 }  // namespace graft::HWY_NAMESPACE

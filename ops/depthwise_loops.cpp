@@ -6,6 +6,7 @@
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_RVV)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/depthwise_loops.cpp"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -54,9 +55,9 @@ namespace graft::HWY_NAMESPACE {
 
 // --- Rows of the convolution ---
 
-// Neighbouring results from `first` on: their sums stay in registers over all taps.
-template <int results, class T>
-HWY_INLINE void correlate_some(const RowTaps<T>& taps, int64_t step, int64_t first, T* out, int64_t out_step) {
+// Neighbouring results from `first` on: their sums stay in registers over all taps, and go to `each` from there.
+template <int results, class T, class Each>
+HWY_INLINE void correlate_some(const RowTaps<T>& taps, int64_t step, int64_t first, Each& each) {
   const Pixel<T> d;
   PixelV<T> sums[results];
 #pragma GCC unroll 8
@@ -68,26 +69,27 @@ HWY_INLINE void correlate_some(const RowTaps<T>& taps, int64_t step, int64_t fir
 #pragma GCC unroll 8
     for (int i = 0; i < results; ++i) sums[i] = hn::MulAdd(hn::LoadU(d, in + i * step), w, sums[i]);
   }
-  out += first * out_step;
 #pragma GCC unroll 8
-  for (int i = 0; i < results; ++i) hn::StoreU(sums[i], d, out + i * out_step);
+  for (int i = 0; i < results; ++i) each.take(first + i, i % 2 != 0, sums[i]);
 }
 
-// out[o * out_step] = sum over taps of w[t] * in[t][o * step]
-template <class T>
-HWY_NOINLINE void correlate(const RowTaps<T>& taps, int64_t count, int64_t step, T* out, int64_t out_step) {
+// each.take(o, whether o is odd, sum over taps of w[t] * in[t][o * step]) for a row of results.
+template <class T, class Each>
+HWY_NOINLINE void correlate(const RowTaps<T>& taps, int64_t count, int64_t step, Each& each) {
+  Each here = each;  // in registers
   int64_t o = 0;
-  for (; o + 8 <= count; o += 8) correlate_some<8>(taps, step, o, out, out_step);
+  for (; o + 8 <= count; o += 8) correlate_some<8>(taps, step, o, here);
   switch (count - o) {
-    case 7: return correlate_some<7>(taps, step, o, out, out_step);
-    case 6: return correlate_some<6>(taps, step, o, out, out_step);
-    case 5: return correlate_some<5>(taps, step, o, out, out_step);
-    case 4: return correlate_some<4>(taps, step, o, out, out_step);
-    case 3: return correlate_some<3>(taps, step, o, out, out_step);
-    case 2: return correlate_some<2>(taps, step, o, out, out_step);
-    case 1: return correlate_some<1>(taps, step, o, out, out_step);
-    default: return;
+    case 7: correlate_some<7>(taps, step, o, here); break;
+    case 6: correlate_some<6>(taps, step, o, here); break;
+    case 5: correlate_some<5>(taps, step, o, here); break;
+    case 4: correlate_some<4>(taps, step, o, here); break;
+    case 3: correlate_some<3>(taps, step, o, here); break;
+    case 2: correlate_some<2>(taps, step, o, here); break;
+    case 1: correlate_some<1>(taps, step, o, here); break;
+    default: break;
   }
+  each.keep(here);
 }
 
 // The sums of neighbouring taps from `first` on stay in registers over the row.
@@ -139,12 +141,9 @@ class Windows {
 
   // Gives the taps of a row of results; returns the first tap that is inside. Those that follow are neighbours.
   HWY_INLINE int64_t take(int64_t row, RowTaps<T>& taps) {
-    const int64_t elements = g_.in.columns * pixel_width<T>();
     const int64_t begin = row * g_.stride.rows - g_.top;
-    for (const int64_t end = std::min(begin + g_.covered_rows(), g_.in.rows); next_ < end; ++next_) {
-      m_.x.reads(next_ * elements, elements);
-      normalize_row(m_.first, m_.x.map + next_ * elements, rows_[next_], elements);
-    }
+    for (const int64_t end = std::min(begin + g_.covered_rows(), g_.in.rows); next_ < end; ++next_)
+      normalize_row(m_.first, m_.x.row(next_), m_.x.ahead(next_), rows_[next_], m_.x.elements);
     taps.count = 0;
     int64_t first = 0;
     for (int64_t ky = 0; ky < g_.kernel.rows; ++ky) {
@@ -166,84 +165,110 @@ class Windows {
   int64_t next_ = 0;  // the first row of u that is missing
 };
 
-constexpr int64_t piece = 4096;  // elements
-
 template <class T, class S>
 void statistics_of(const AheadMap<S>& x, double* sums) {
+  const Pixel<T> d;
   const int64_t width = pixel_width<T>();
-  const auto about = load(Pixel<T>(), x.map);
-  std::fill_n(sums + width, 2 * width, 0.0);
-  TwoSums<T> two(sums + width, sums + 2 * width);
-  for (int64_t i = 0; i < x.elements; i += piece) {
-    const int64_t count = std::min(piece, x.elements - i);
-    x.reads(i, count);
-    squares_row(x.map + i, about, count, two);
-    two.row_done(count);
+  Squares<T> squares(load(d, x.map));
+  Totals<T> totals(sums + width, sums + 2 * width);
+  for (int64_t row = 0; row < x.rows; ++row) {
+    const S *here = x.row(row), *ahead = x.ahead(row);
+    int64_t i = 0;
+    for (; i + 2 * width <= x.elements; i += 2 * width) {
+      __builtin_prefetch(ahead + i);
+      __builtin_prefetch(ahead + i + width);
+      squares.take(0, false, load(d, here + i));
+      squares.take(1, true, load(d, here + i + width));
+    }
+    if (i < x.elements) squares.take(0, false, load(d, here + i));
+    totals.add(squares.sums, x.elements);
   }
-  two.flush();
+  totals.flush(squares.sums);
   for (int64_t v = 0; v < width; ++v) sums[v] = static_cast<double>(widened(x.map[v]));
 }
 
 template <class T, class S>
 void input_gradient(const BlockNormalization<T>& n, const AheadMap<S>& x, S* dt) {
   const Pixel<T> d;
-  const auto mean = hn::LoadU(d, n.mean), slope = hn::LoadU(d, n.slope);
-  const auto slope_x = hn::LoadU(d, n.slope_x), offset = hn::LoadU(d, n.offset);
-  const AheadMap<S> ahead_dt{dt, x.next ? dt + (x.next - x.map) : nullptr, x.elements};
-  for (int64_t i = 0; i < x.elements; i += piece) {
-    const int64_t end = std::min(i + piece, x.elements);
-    x.reads(i, end - i);
-    ahead_dt.reads(i, end - i);
-    for (int64_t k = i; k < end; k += pixel_width<T>()) {
-      const auto centred = hn::Sub(load(d, x.map + k), mean);
-      store(hn::MulAdd(load(d, dt + k), slope, hn::MulAdd(centred, slope_x, offset)), d, dt + k);
+  const Slopes<T> slopes(n);
+  const auto mean = hn::LoadU(d, n.mean);
+  const AheadMap<S> dts = x.like(dt);
+  for (int64_t row = 0; row < x.rows; ++row) {
+    const S *here = x.row(row), *ahead = x.ahead(row), *ahead_dt = dts.ahead(row);
+    S* dx = dt + row * x.elements;
+    for (int64_t i = 0; i < x.elements; i += pixel_width<T>()) {
+      __builtin_prefetch(ahead + i);
+      __builtin_prefetch(ahead_dt + i);
+      store(slopes.gradient(load(d, dx + i), hn::Sub(load(d, here + i), mean)), d, dx + i);
     }
   }
 }
 
 template <class T, class S>
-void convolve(const DepthwiseMap<T, S>& m) {
-  const DepthwiseGeometry& g = *m.geometry;
-  const Pixel<T> d;
-  const int64_t width = pixel_width<T>(), elements = g.out.columns * width;
-  std::fill_n(m.sums + width, 2 * width, 0.0);
-  Windows<T, S> windows(m);
-  TwoSums<T> sums(m.sums + width, m.sums + 2 * width);
-  RowTaps<T> taps;
-  T* z = m.z;
-  for (int64_t row = 0; row < g.out.rows; ++row, z += elements) {
-    windows.take(row, taps);
-    correlate(taps, g.out.columns, windows.step(), z, width);
-    squares_row(z, hn::LoadU(d, m.z), elements, sums);
-    sums.row_done(elements);
-  }
-  sums.flush();
-  for (int64_t v = 0; v < width; ++v) m.sums[v] = static_cast<double>(m.z[v]);
-}
-
-template <class T, class S>
-void convolve_again(const DepthwiseMap<T, S>& m) {
-  const DepthwiseGeometry& g = *m.geometry;
-  const int64_t width = pixel_width<T>(), elements = g.out.columns * width;
-  std::fill_n(m.sums, 2 * width, 0.0);
-  Windows<T, S> windows(m);
-  TwoSums<T> sums(m.sums, m.sums + width);
-  RowTaps<T> taps;
-  for (int64_t row = 0, at = 0; row < g.out.rows; ++row, at += elements) {
-    windows.take(row, taps);
-    correlate(taps, g.out.columns, windows.step(), m.z + at, width);
-    m.dy.reads(at, elements);
-    grad_sums_row<false>(m.second, m.z + at, m.dy.map + at, static_cast<S*>(nullptr), elements, sums);
-    sums.row_done(elements);
-  }
-  sums.flush();
-}
-
-// A row of du from the rows of dz.
-template <class T, class S>
-HWY_INLINE void data_row(const DepthwiseMap<T, S>& m, const PaddedRows<T>& dz, int64_t row, RowTaps<T>& taps, T* du) {
+void inner_statistics(const DepthwiseMap<T, S>& m) {
   const DepthwiseGeometry& g = *m.geometry;
   const int64_t width = pixel_width<T>();
+  Windows<T, S> windows(m);
+  RowTaps<T> taps;
+  windows.take(0, taps);
+  FirstPixel<T> first;
+  correlate(taps, 1, windows.step(), first);
+  Squares<T> squares(first.value);
+  Totals<T> totals(m.sums + width, m.sums + 2 * width);
+  for (int64_t row = 0; row < g.out.rows; ++row) {
+    windows.take(row, taps);
+    correlate(taps, g.out.columns, windows.step(), squares);
+    totals.add(squares.sums, g.out.columns * width);
+  }
+  totals.flush(squares.sums);
+  T about[hn::MaxLanes(Pixel<T>())];
+  hn::StoreU(squares.about, Pixel<T>(), about);
+  for (int64_t v = 0; v < width; ++v) m.sums[v] = static_cast<double>(about[v]);
+}
+
+template <class T, class S>
+void convolve(const DepthwiseMap<T, S>& m) {
+  with_epilogue(m.second.epilogue, [&](auto epilogue) HWY_ATTR {
+    const DepthwiseGeometry& g = *m.geometry;
+    Windows<T, S> windows(m);
+    RowTaps<T> taps;
+    Normalized<epilogue, T, S> normalized{Affine<T>(m.second), m.y, m.streams};
+    for (int64_t row = 0; row < g.out.rows; ++row) {
+      windows.take(row, taps);
+      normalized.y = m.y + row * g.out.columns * pixel_width<T>();
+      correlate(taps, g.out.columns, windows.step(), normalized);
+    }
+    if (m.streams) hwy::FlushStream();
+  });
+}
+
+template <class T, class S>
+void gradient_sums(const DepthwiseMap<T, S>& m) {
+  with_epilogue(m.second.epilogue, [&](auto epilogue) HWY_ATTR {
+    const DepthwiseGeometry& g = *m.geometry;
+    Windows<T, S> windows(m);
+    RowTaps<T> taps;
+    GradientSums<epilogue, T, S> gradient{Affine<T>(m.second), nullptr, nullptr, {}};
+    Totals<T> totals(m.sums, m.sums + pixel_width<T>());
+    for (int64_t row = 0; row < g.out.rows; ++row) {
+      windows.take(row, taps);
+      gradient.dy = m.dy.row(row);
+      gradient.ahead = m.dy.ahead(row);
+      correlate(taps, g.out.columns, windows.step(), gradient);
+      totals.add(gradient.sums, m.dy.elements);
+    }
+    totals.flush(gradient.sums);
+  });
+}
+
+// From the rows of dz, a row of du and all that comes of it.
+template <class T, class S, class Each>
+HWY_INLINE void data_row(const DepthwiseMap<T, S>& m, const PaddedRows<T>& dz, int64_t row, RowTaps<T>& taps,
+                         Each& each) {
+  const DepthwiseGeometry& g = *m.geometry;
+  const int64_t width = pixel_width<T>();
+  const S *x = each.x, *ahead = each.ahead;
+  S* dt = each.dt;
   for (size_t c = 0; c < m.columns->size(); ++c) {
     const auto column = static_cast<int64_t>(c);
     taps.count = 0;
@@ -254,50 +279,58 @@ HWY_INLINE void data_row(const DepthwiseMap<T, S>& m, const PaddedRows<T>& dz, i
       for (const ColumnTap& tap : (*m.columns)[c])
         taps.add(results + tap.offset * width, m.w + (ky * g.kernel.columns + tap.kx) * width);
     }
-    correlate(taps, (g.in.columns - column + g.stride.columns - 1) / g.stride.columns, width, du + column * width,
-              g.stride.columns * width);
+    each.x = x + column * width;
+    each.ahead = ahead + column * width;
+    each.dt = dt + column * width;
+    correlate(taps, (g.in.columns - column + g.stride.columns - 1) / g.stride.columns, width, each);
   }
 }
 
-template <class T, class S>
-void convolve_back(const DepthwiseMap<T, S>& m) {
+template <Epilogue inner, Epilogue outer, class T, class S>
+HWY_INLINE void convolve_back_with(const DepthwiseMap<T, S>& m) {
   const DepthwiseGeometry& g = *m.geometry;
-  const int64_t width = pixel_width<T>(), in_elements = g.in.columns * width, elements = g.out.columns * width;
-  std::fill_n(m.sums, 2 * width, 0.0);
+  const int64_t width = pixel_width<T>();
   if (m.products) std::fill_n(m.products, g.taps() * width, T{0});
   Windows<T, S> windows(m);
   const PaddedRows<T> dz(m.gradient_rows, g.covered_rows(), g.out_left(), g.out.columns, g.padded_out_row(), width);
-  TwoSums<T> sums(m.sums, m.sums + width);
+  ResultGradient<outer, T, S> result{Affine<T>(m.second), Slopes<T>(m.second), nullptr, nullptr, nullptr};
+  OperandGradient<inner, T, S> operand{Affine<T>(m.first), nullptr, nullptr, nullptr, g.stride.columns * width, {}};
+  const AheadMap<S> dt = m.x.like(m.dt);
+  Totals<T> totals(m.sums, m.sums + width);
   RowTaps<T> taps;
   int64_t next = 0;
-  for (int64_t row = 0, at = 0; row < g.out.rows; ++row, at += elements) {
-    m.dy.reads(at, elements);
-    grad_row(m.second, m.z + at, m.dy.map + at, dz[row], elements);
-    if (m.products) {
-      const int64_t first = windows.take(row, taps);
-      add_products(taps, g.out.columns, windows.step(), dz[row], m.products + first * width);
-    }
+  for (int64_t row = 0; row < g.out.rows; ++row) {
+    const int64_t first = windows.take(row, taps);
+    result.dy = m.dy.row(row);
+    result.ahead = m.dy.ahead(row);
+    result.dz = dz[row];
+    correlate(taps, g.out.columns, windows.step(), result);
+    if (m.products) add_products(taps, g.out.columns, windows.step(), dz[row], m.products + first * width);
     // Rows of du that no later row of dz adds to.
     const bool last = row + 1 == g.out.rows;
     const int64_t complete = last ? g.in.rows : std::min((row + 1) * g.stride.rows - g.top, g.in.rows);
     for (; next < complete; ++next) {
-      S* dt = m.dt ? m.dt + next * in_elements : nullptr;
-      T* du = m.single_row;
-      if constexpr (std::is_same_v<T, S>) du = dt ? dt : du;
-      data_row(m, dz, next, taps, du);
-      const S* x = m.x.map + next * in_elements;
-      if (dt) grad_sums_row<true>(m.first, x, du, dt, in_elements, sums);
-      else grad_sums_row<false>(m.first, x, du, dt, in_elements, sums);
-      sums.row_done(in_elements);
+      operand.x = m.x.row(next);
+      operand.dt = m.dt ? m.dt + next * m.x.elements : m.single_row;
+      operand.ahead = m.dt ? dt.ahead(next) : m.single_row;
+      data_row(m, dz, next, taps, operand);
+      totals.add(operand.sums, m.x.elements);
     }
   }
-  sums.flush();
+  totals.flush(operand.sums);
+}
+
+template <class T, class S>
+void convolve_back(const DepthwiseMap<T, S>& m) {
+  with_epilogue(m.first.epilogue, [&](auto inner) HWY_ATTR {
+    with_epilogue(m.second.epilogue, [&](auto outer) HWY_ATTR { convolve_back_with<inner, outer>(m); });
+  });
 }
 
 template <class T, class S>
 DepthwiseLoops<T, S> all_depthwise() {
-  return {pixel_width<T>(), statistics_of<T, S>,  normalize_row<T, T, S>, input_gradient<T, S>,
-          convolve<T, S>,   convolve_again<T, S>, convolve_back<T, S>};
+  return {pixel_width<T>(),    statistics_of<T, S>, inner_statistics<T, S>, convolve<T, S>,
+          gradient_sums<T, S>, convolve_back<T, S>, input_gradient<T, S>};
 }
 DepthwiseLoops<float> depthwise_f32() { return all_depthwise<float, float>(); }
 DepthwiseLoops<double> depthwise_f64() { return all_depthwise<double, double>(); }

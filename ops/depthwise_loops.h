@@ -50,20 +50,28 @@ struct BlockNormalization {
 // S is the type of the elements of maps in memory, T that of the arithmetic and of all that is scratch.
 //
 // Maps are short, and the next one lies far away: what the machine would not guess in time is fetched ahead, while this
-// one is worked on.
+// one is worked on. Pixel by pixel, between the arithmetic: many at a time would hold it up.
 template <class S>
 struct AheadMap {
-  const S *map, *next;  // nullptr: there is none
-  int64_t elements;
+  const S *map, *next;     // nullptr: there is none
+  int64_t rows, elements;  // of a row
+  int64_t distance;        // in rows
 
-  // Elements [at, at + count) of the map are about to be read.
-  void reads(int64_t at, int64_t count) const {
-    constexpr int64_t line = 64 / sizeof(S), distance = 2048 / sizeof(S);
-    const int64_t first = at + std::min(distance, elements);
-    for (int64_t i = first; i < first + count; i += line) {
-      if (i < elements) __builtin_prefetch(map + i);
-      else if (next) __builtin_prefetch(next + (i - elements));
-    }
+  AheadMap() = default;
+  AheadMap(const S* first, const S* second, int64_t row_count, int64_t row_elements)
+      : map(first), next(second), rows(row_count), elements(row_elements) {
+    constexpr int64_t enough = 4096 / sizeof(S);
+    distance = std::min(rows, (enough + elements - 1) / elements);
+  }
+  // Of a tensor that lies like this one.
+  AheadMap like(const S* other) const { return {other, next ? other + (next - map) : nullptr, rows, elements}; }
+
+  const S* row(int64_t at) const { return map + at * elements; }
+  // What to fetch while a row is read.
+  const S* ahead(int64_t at) const {
+    const int64_t then = at + distance;
+    if (then < rows) return row(then);
+    return next ? next + (then - rows) * elements : row(at);
   }
 };
 
@@ -79,33 +87,36 @@ struct DepthwiseMap {
   BlockNormalization<T> first, second;
   AheadMap<S> x;
   const T* w;    // [taps][width]
-  T* z;          // forward and convolve_again give it
   T* rows;       // scratch: covered_rows() * padded_row() pixels
   double* sums;  // [3][width] forward, [2][width] backward
+  S* y;          // forward
+  bool streams;  // y is too large for the caches, see stream()
   // backward
   AheadMap<S> dy;
   const std::vector<std::vector<ColumnTap>>* columns;
   T* gradient_rows;  // scratch: covered_rows() * padded_out_row() pixels
   S* dt;             // a map, or nullptr where only sums are wanted
-  T* single_row;     // scratch for a row of x
+  S* single_row;     // scratch for a row of x
   T* products;       // [taps][width], nullptr where not wanted
 };
 
+// z is nowhere kept: to compute it again takes less time than to write a map and to read it, but where it stays in a
+// near cache, and there as much.
 template <class T, class S = T>
 struct DepthwiseLoops {
   int64_t width;
   // sums = the first pixel of x, sum of x - that, sum of its square
   void (*statistics)(const AheadMap<S>& x, double* sums);
-  // y = f(t) from z
-  void (*normalize)(const BlockNormalization<T>&, const T* z, S* y, int64_t elements);
+  // The same of z.
+  void (*inner_statistics)(const DepthwiseMap<T, S>&);
+  // y
+  void (*convolve)(const DepthwiseMap<T, S>&);
+  // Of dt = dy f2': sums = sum dt, sum dt (z - mean)
+  void (*gradient_sums)(const DepthwiseMap<T, S>&);
+  // products = sum u dz for each tap, dt = f1' times the gradient of u; sums = sum dt, sum dt (x - mean)
+  void (*convolve_back)(const DepthwiseMap<T, S>&);
   // dx from x and dt, in the place of dt
   void (*input_gradient)(const BlockNormalization<T>&, const AheadMap<S>& x, S* dt);
-  // z; sums = the first pixel of z, sum of z - that, sum of its square
-  void (*convolve)(const DepthwiseMap<T, S>&);
-  // z; dt = dy f2'; sums = sum dt, sum dt (z - mean)
-  void (*convolve_again)(const DepthwiseMap<T, S>&);
-  // From z: dz, products = sum u dz for each tap, dt = f1' times the gradient of u; sums = sum dt, sum dt (x - mean)
-  void (*convolve_back)(const DepthwiseMap<T, S>&);
 };
 
 template <class T, class S = T>

@@ -113,7 +113,6 @@ template <class T, class S>
 void carve(Context<T, S>& c, Carver& carver) {
   const Geometry& g = c.g;
   const int64_t records = checked_mul(c.schedule.slots(), g.samples), threads = c.schedule.threads();
-  c.maps = carver.take<T>(checked_mul(records, checked_mul(g.out.pixels(), g.width)));
   c.sums = carver.take<double>(checked_mul(records, 3 * g.width));
   c.rows = carver.take<T>(checked_mul(threads, g.rows()));
   for (Half<T>* half : {&c.first, &c.second}) {
@@ -135,7 +134,7 @@ void carve(Backward<T, S>& b, Carver& carver) {
   const int64_t records = checked_mul(b.schedule.slots(), g.samples), threads = b.schedule.threads();
   b.products = carver.take<T>(checked_mul(records, checked_mul(g.taps(), g.width)));
   b.gradient_rows = carver.take<T>(checked_mul(threads, g.gradient_rows()));
-  b.single_row = carver.take<T>(checked_mul(threads, checked_mul(g.in.columns, g.width)));
+  b.single_row = carver.take<S>(checked_mul(threads, checked_mul(g.in.columns, g.width)));
 }
 
 // Bytes of a block of x and of y that pass through the cache so many times.
@@ -203,7 +202,7 @@ Settlement settle_forward(const Node& node, const Settlement*) {
     if (node.output(result)) check_vectors(node, {operand}, g, dtype);
   }
   int64_t saved = checked_mul(saved_vectors * int64_t{sizeof(T)}, g.channels);
-  Settlement settlement = settle_with<S, Forward<T, S>>(g, 1, 2);
+  Settlement settlement = settle_with<S, Forward<T, S>>(g, 1, 1);
   settlement.opaque_bytes.assign(node.outputs.size(), saved);
   return settlement;
 }
@@ -228,7 +227,7 @@ template <class T, class S>
 Settlement settle_backward(const Node& node, const Settlement*) {
   Geometry g = geometry_of<T>(node, grad_slots);
   check_vectors(node, {of_scale1, of_bias1, of_scale2, of_bias2}, g, dtype_of<T>());
-  return settle_with<S, Backward<T, S>>(g, node.output(to_dx) ? 2 : 1, 2);
+  return settle_with<S, Backward<T, S>>(g, node.output(to_dx) ? 2 : 1, 1);
 }
 
 template <class T, class S>

@@ -111,16 +111,15 @@ struct Context {
   Half<T> first, second;
   const S* x;
   const T* w;
-  T* maps;       // z, by slot and sample
   double* sums;  // [3][width], by slot and sample
   T* rows;       // of u, by thread
 
   int64_t record(const Place& p) const { return p.slot * g.samples + p.sample; }
   double* sums_of(const Place& p) const { return sums + record(p) * 3 * g.width; }
-  T* map_of(const Place& p) const { return maps + record(p) * g.out.pixels() * g.width; }
   AheadMap<S> ahead(const S* tensor, const MapExtent& map, const Place& p) const {
     return {tensor + g.offset(map, p.block, p.sample),
-            p.next_sample < 0 ? nullptr : tensor + g.offset(map, p.block, p.next_sample), map.pixels() * g.width};
+            p.next_sample < 0 ? nullptr : tensor + g.offset(map, p.block, p.next_sample), map.rows,
+            map.columns * g.width};
   }
 
   BlockNormalization<T> block(const Half<T>& half, int64_t block) const {
@@ -142,7 +141,6 @@ struct Context {
             .second = block(second, p.block),
             .x = ahead(x, g.in, p),
             .w = w + p.block * g.taps() * g.width,
-            .z = map_of(p),
             .rows = rows + p.thread * g.rows(),
             .sums = sums_of(p)};
   }
@@ -171,9 +169,11 @@ struct Forward : Context<T, S> {
 
   void each(int phase, const Place& p) const {
     if (phase == 0) return this->depthwise.statistics(this->ahead(this->x, g.in, p), sums_of(p));
-    if (phase == 1) return this->depthwise.convolve(this->map(p));
-    this->depthwise.normalize(this->block(second, p.block), this->map_of(p), y + g.offset(g.out, p.block, p.sample),
-                              g.out.pixels() * g.width);
+    DepthwiseMap<T, S> map = this->map(p);
+    if (phase == 1) return this->depthwise.inner_statistics(map);
+    map.y = y + g.offset(g.out, p.block, p.sample);
+    map.streams = g.offset(g.out, 0, g.samples) * int64_t{sizeof(S)} > cache_bytes;
+    this->depthwise.convolve(map);
   }
 
   void finish(int phase, const Place& p) const {
@@ -216,7 +216,7 @@ struct Backward : Context<T, S> {
   T* dw;
   T* products;       // [taps][width], by slot and sample
   T* gradient_rows;  // of dz, by thread
-  T* single_row;     // of du, by thread
+  S* single_row;     // of dt, by thread
   std::vector<std::vector<ColumnTap>> columns;
 
   int phases() const { return dx ? 3 : 2; }
@@ -227,7 +227,7 @@ struct Backward : Context<T, S> {
     if (phase == 2) return this->depthwise.input_gradient(this->block(first, p.block), x, dt);
     DepthwiseMap<T, S> map = this->map(p);
     map.dy = this->ahead(dy, g.out, p);
-    if (phase == 0) return this->depthwise.convolve_again(map);
+    if (phase == 0) return this->depthwise.gradient_sums(map);
     map.columns = &columns;
     map.gradient_rows = gradient_rows + p.thread * g.gradient_rows();
     map.dt = dt;

@@ -53,136 +53,194 @@ struct Affine {
         high(hn::Set(Pixel<T>(), n.high)) {}
 };
 
-template <Epilogue epilogue, class T, class From, class To>
-HWY_INLINE void normalize_with(const BlockNormalization<T>& n, const From* x, To* u, int64_t elements) {
+template <Epilogue epilogue, class T, class S>
+HWY_INLINE void normalize_with(const BlockNormalization<T>& n, const S* x, const S* ahead, T* u, int64_t elements) {
   const Pixel<T> d;
   const Affine<T> a(n);
 #pragma GCC unroll 2
   for (int64_t i = 0; i < elements; i += pixel_width<T>()) {
+    __builtin_prefetch(ahead + i);
     const auto t = hn::MulAdd(hn::Sub(load(d, x + i), a.mean), a.factor, a.bias);
-    store(activate<epilogue, T>(t, a.low, a.high), d, u + i);
+    hn::StoreU(activate<epilogue, T>(t, a.low, a.high), d, u + i);
   }
 }
 
-// Sums of two terms a channel: in vectors for a while, then in double.
+// dx = dt slope + (x - mean) slope_x + offset
 template <class T>
-class TwoSums {
- public:
-  PixelV<T> a, b;
+struct Slopes {
+  PixelV<T> slope, slope_x, offset;
 
-  HWY_INLINE TwoSums(double* totals, double* more) : totals_(totals), more_(more) { clear(); }
-
-  // one(i, a, b) adds the terms of the pixel at element i. Two pairs of sums hide the latency of additions.
-  template <class F>
-  HWY_INLINE void add_row(int64_t elements, F one) {
-    const int64_t width = pixel_width<T>();
-    PixelV<T> a0 = a, b0 = b, a1 = hn::Zero(Pixel<T>()), b1 = a1;
-    int64_t i = 0;
-    for (; i + 2 * width <= elements; i += 2 * width) {
-      one(i, a0, b0);
-      one(i + width, a1, b1);
-    }
-    if (i < elements) one(i, a0, b0);
-    a = hn::Add(a0, a1);
-    b = hn::Add(b0, b1);
+  explicit HWY_INLINE Slopes(const BlockNormalization<T>& n)
+      : slope(hn::LoadU(Pixel<T>(), n.slope)),
+        slope_x(hn::LoadU(Pixel<T>(), n.slope_x)),
+        offset(hn::LoadU(Pixel<T>(), n.offset)) {}
+  HWY_INLINE PixelV<T> gradient(PixelV<T> dt, PixelV<T> centred) const {
+    return hn::MulAdd(dt, slope, hn::MulAdd(centred, slope_x, offset));
   }
-  // Behind a row of so many elements.
-  HWY_INLINE void row_done(int64_t elements) {
+};
+
+// Sums of a term a pixel and of its products with a factor. Two of each hide the latency of additions.
+template <class T>
+struct Sums {
+  PixelV<T> term[2], product[2];
+
+  HWY_INLINE Sums() { clear(); }
+  HWY_INLINE void clear() { term[0] = term[1] = product[0] = product[1] = hn::Zero(Pixel<T>()); }
+  HWY_INLINE void add(bool odd, PixelV<T> t, PixelV<T> factor) {
+    term[odd] = hn::Add(term[odd], t);
+    product[odd] = hn::MulAdd(t, factor, product[odd]);
+  }
+};
+
+// Such sums in double: those of vectors are added for a while only.
+template <class T>
+class Totals {
+ public:
+  HWY_INLINE Totals(double* terms, double* products) : terms_(terms), products_(products) {
+    std::fill_n(terms, pixel_width<T>(), 0.0);
+    std::fill_n(products, pixel_width<T>(), 0.0);
+  }
+  // Behind so many elements, which `sums` took.
+  HWY_INLINE void add(Sums<T>& sums, int64_t elements) {
     constexpr int64_t most = 4096;  // so few terms that their rounding does not count
     pending_ += elements;
-    if (pending_ >= most) flush();
+    if (pending_ >= most) flush(sums);
   }
-  HWY_INLINE void flush() {
+  HWY_INLINE void flush(Sums<T>& sums) {
     T lanes[2 * hn::MaxLanes(Pixel<T>())];
     const Pixel<T> d;
     const int64_t width = pixel_width<T>();
-    hn::StoreU(a, d, lanes);
-    hn::StoreU(b, d, lanes + width);
+    hn::StoreU(hn::Add(sums.term[0], sums.term[1]), d, lanes);
+    hn::StoreU(hn::Add(sums.product[0], sums.product[1]), d, lanes + width);
     for (int64_t v = 0; v < width; ++v) {
-      totals_[v] += static_cast<double>(lanes[v]);
-      more_[v] += static_cast<double>(lanes[width + v]);
+      terms_[v] += static_cast<double>(lanes[v]);
+      products_[v] += static_cast<double>(lanes[width + v]);
     }
-    clear();
-  }
-
- private:
-  HWY_INLINE void clear() {
-    a = b = hn::Zero(Pixel<T>());
+    sums.clear();
     pending_ = 0;
   }
 
-  double *totals_, *more_;
+ private:
+  double *terms_, *products_;
   int64_t pending_ = 0;
 };
 
-// x - about, and its square
-template <class T, class From>
-HWY_INLINE void squares_row(const From* x, PixelV<T> about, int64_t elements, TwoSums<T>& sums) {
-  const Pixel<T> d;
-  auto one = [&](int64_t i, PixelV<T>& sum, PixelV<T>& squares) HWY_ATTR {
-    const auto centred = hn::Sub(load(d, x + i), about);
-    sum = hn::Add(sum, centred);
-    squares = hn::MulAdd(centred, centred, squares);
-  };
-  sums.add_row(elements, one);
-}
+// --- What takes the pixels of a row one by one, as they are computed ---
 
-// dt = dy f'(t), in the place of `dt` where there is one; its sums, alone and times x - mean.
-template <Epilogue epilogue, bool stores, class T, class X, class DY, class DT>
-HWY_INLINE void grad_sums_with(const BlockNormalization<T>& n, const X* x, const DY* dy, DT* dt, int64_t elements,
-                               TwoSums<T>& sums) {
-  const Pixel<T> d;
-  const Affine<T> a(n);
-  auto one = [&](int64_t i, PixelV<T>& sum, PixelV<T>& sum_x) HWY_ATTR {
-    const auto centred = hn::Sub(load(d, x + i), a.mean);
-    const auto t = hn::MulAdd(centred, a.factor, a.bias);
-    const auto gradient = activate_grad<epilogue, T>(load(d, dy + i), t, a.low, a.high);
-    if constexpr (stores) store(gradient, d, dt + i);
-    sum = hn::Add(sum, gradient);
-    sum_x = hn::MulAdd(gradient, centred, sum_x);
-  };
-  sums.add_row(elements, one);
-}
+// They work in a copy, of which `keep` takes what is to stay.
+template <class T>
+struct FirstPixel {
+  PixelV<T> value;
 
-template <Epilogue epilogue, class T, class DY>
-HWY_INLINE void grad_with(const BlockNormalization<T>& n, const T* x, const DY* dy, T* dx, int64_t elements) {
-  const Pixel<T> d;
-  const Affine<T> a(n);
-  const auto slope = hn::LoadU(d, n.slope), slope_x = hn::LoadU(d, n.slope_x), offset = hn::LoadU(d, n.offset);
-  for (int64_t i = 0; i < elements; i += pixel_width<T>()) {
-    const auto centred = hn::Sub(load(d, x + i), a.mean);
-    const auto t = hn::MulAdd(centred, a.factor, a.bias);
-    const auto dt = activate_grad<epilogue, T>(load(d, dy + i), t, a.low, a.high);
-    hn::StoreU(hn::MulAdd(dt, slope, hn::MulAdd(centred, slope_x, offset)), d, dx + i);
+  HWY_INLINE FirstPixel() : value(hn::Zero(Pixel<T>())) {}
+  HWY_INLINE void take(int64_t, bool, PixelV<T> z) { value = z; }
+  HWY_INLINE void keep(const FirstPixel& here) { value = here.value; }
+};
+
+// Sums of z - about, and of its square.
+template <class T>
+struct Squares {
+  PixelV<T> about;
+  Sums<T> sums;
+
+  explicit HWY_INLINE Squares(PixelV<T> first) : about(first) {}
+  HWY_INLINE void take(int64_t, bool odd, PixelV<T> z) {
+    const auto centred = hn::Sub(z, about);
+    sums.add(odd, centred, centred);
+  }
+  HWY_INLINE void keep(const Squares& here) { sums = here.sums; }
+};
+
+// y = f(normalize(z))
+template <Epilogue epilogue, class T, class S>
+struct Normalized {
+  Affine<T> n;
+  S* y;
+  bool streams;
+
+  HWY_INLINE void take(int64_t pixel, bool, PixelV<T> z) {
+    const auto t = hn::MulAdd(hn::Sub(z, n.mean), n.factor, n.bias);
+    const auto result = activate<epilogue, T>(t, n.low, n.high);
+    if (streams) stream(result, Pixel<T>(), y + pixel * pixel_width<T>());
+    else store(result, Pixel<T>(), y + pixel * pixel_width<T>());
+  }
+  HWY_INLINE void keep(const Normalized&) {}
+};
+
+// dt = dy f'(t): its sums, alone and times z - mean.
+template <Epilogue epilogue, class T, class S>
+struct GradientSums {
+  Affine<T> n;
+  const S *dy, *ahead;
+  Sums<T> sums;
+
+  HWY_INLINE void take(int64_t pixel, bool odd, PixelV<T> z) {
+    const int64_t at = pixel * pixel_width<T>();
+    __builtin_prefetch(ahead + at);
+    const auto centred = hn::Sub(z, n.mean);
+    const auto t = hn::MulAdd(centred, n.factor, n.bias);
+    const auto dt = activate_grad<epilogue, T>(load(Pixel<T>(), dy + at), t, n.low, n.high);
+    sums.add(odd, dt, centred);
+  }
+  HWY_INLINE void keep(const GradientSums& here) { sums = here.sums; }
+};
+
+// dz from z and dy.
+template <Epilogue epilogue, class T, class S>
+struct ResultGradient {
+  Affine<T> n;
+  Slopes<T> slopes;
+  const S *dy, *ahead;
+  T* dz;
+
+  HWY_INLINE void take(int64_t pixel, bool, PixelV<T> z) {
+    const Pixel<T> d;
+    const int64_t at = pixel * pixel_width<T>();
+    __builtin_prefetch(ahead + at);
+    const auto centred = hn::Sub(z, n.mean);
+    const auto t = hn::MulAdd(centred, n.factor, n.bias);
+    const auto dt = activate_grad<epilogue, T>(load(d, dy + at), t, n.low, n.high);
+    hn::StoreU(slopes.gradient(dt, centred), d, dz + at);
+  }
+  HWY_INLINE void keep(const ResultGradient&) {}
+};
+
+// dt = f'(t) times du, and its sums; pixels lie `step` elements apart.
+template <Epilogue epilogue, class T, class S>
+struct OperandGradient {
+  Affine<T> n;
+  const S *x, *ahead;  // ahead of dt: x is near
+  S* dt;
+  int64_t step;
+  Sums<T> sums;
+
+  HWY_INLINE void take(int64_t pixel, bool odd, PixelV<T> du) {
+    const Pixel<T> d;
+    const int64_t at = pixel * step;
+    __builtin_prefetch(ahead + at);
+    const auto centred = hn::Sub(load(d, x + at), n.mean);
+    const auto t = hn::MulAdd(centred, n.factor, n.bias);
+    const auto gradient = activate_grad<epilogue, T>(du, t, n.low, n.high);
+    store(gradient, d, dt + at);
+    sums.add(odd, gradient, centred);
+  }
+  HWY_INLINE void keep(const OperandGradient& here) { sums = here.sums; }
+};
+
+// f(the epilogue as a constant)
+template <class F>
+HWY_INLINE void with_epilogue(Epilogue epilogue, F f) {
+  switch (epilogue) {
+    case Epilogue::none: return f(std::integral_constant<Epilogue, Epilogue::none>());
+    case Epilogue::clamp: return f(std::integral_constant<Epilogue, Epilogue::clamp>());
+    case Epilogue::hard_swish: return f(std::integral_constant<Epilogue, Epilogue::hard_swish>());
   }
 }
 
-template <class T, class From, class To>
-HWY_INLINE void normalize_row(const BlockNormalization<T>& n, const From* x, To* u, int64_t elements) {
-  switch (n.epilogue) {
-    case Epilogue::none: return normalize_with<Epilogue::none>(n, x, u, elements);
-    case Epilogue::clamp: return normalize_with<Epilogue::clamp>(n, x, u, elements);
-    case Epilogue::hard_swish: return normalize_with<Epilogue::hard_swish>(n, x, u, elements);
-  }
-}
-
-template <bool stores, class T, class X, class DY, class DT>
-HWY_INLINE void grad_sums_row(const BlockNormalization<T>& n, const X* x, const DY* dy, DT* dt, int64_t elements,
-                              TwoSums<T>& sums) {
-  switch (n.epilogue) {
-    case Epilogue::none: return grad_sums_with<Epilogue::none, stores>(n, x, dy, dt, elements, sums);
-    case Epilogue::clamp: return grad_sums_with<Epilogue::clamp, stores>(n, x, dy, dt, elements, sums);
-    case Epilogue::hard_swish: return grad_sums_with<Epilogue::hard_swish, stores>(n, x, dy, dt, elements, sums);
-  }
-}
-
-template <class T, class DY>
-HWY_INLINE void grad_row(const BlockNormalization<T>& n, const T* x, const DY* dy, T* dx, int64_t elements) {
-  switch (n.epilogue) {
-    case Epilogue::none: return grad_with<Epilogue::none>(n, x, dy, dx, elements);
-    case Epilogue::clamp: return grad_with<Epilogue::clamp>(n, x, dy, dx, elements);
-    case Epilogue::hard_swish: return grad_with<Epilogue::hard_swish>(n, x, dy, dx, elements);
-  }
+// u = f(normalize(x))
+template <class T, class S>
+HWY_INLINE void normalize_row(const BlockNormalization<T>& n, const S* x, const S* ahead, T* u, int64_t elements) {
+  with_epilogue(n.epilogue, [&](auto epilogue) HWY_ATTR { normalize_with<epilogue>(n, x, ahead, u, elements); });
 }
 
 }  // namespace graft::HWY_NAMESPACE
