@@ -75,6 +75,14 @@ Layout pointwise_weights_layout(const ConvProblem& p);
 Settlement settle_pointwise(const Node& node, const ConvProblem& p);
 Kernel prepare_pointwise(const Node& node, const ConvProblem& p, const Binding& binding);
 
+// 1x1 convolutions of few channels over many pixels, float32: as above.
+bool narrow_fits(const ConvProblem& p);
+void propose_narrow(const ConvProblem& p, Candidate& candidate);
+bool takes_narrow(const Node& node, const ConvProblem& p);
+Layout narrow_weights_layout(const ConvProblem& p);
+Settlement settle_narrow(const Node& node, const ConvProblem& p);
+Kernel prepare_narrow(const Node& node, const ConvProblem& p, const Binding& binding);
+
 // Winograd's algorithm, float32: whether it can, what it wants, whether the activations lie so, and how the weights
 // should. The attribute winograd = 0 forbids it.
 bool winograd_fits(const Node& node, const ConvProblem& p);

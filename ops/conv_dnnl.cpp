@@ -270,6 +270,13 @@ std::vector<Candidate> propose_conv(const Node& node) {
     pointwise.cost = plan->cost * faster;
     candidates.insert(candidates.begin(), pointwise);
   }
+  if (narrow_fits(p)) {
+    Candidate narrow = best;
+    propose_narrow(p, narrow);
+    constexpr double faster = 0.5;
+    narrow.cost = plan->cost * faster;
+    candidates.insert(candidates.begin(), narrow);
+  }
   if (winograd_fits(node, p)) candidates.insert(candidates.begin(), propose_winograd(node, p));
   return candidates;
 }

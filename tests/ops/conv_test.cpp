@@ -99,6 +99,24 @@ TEST(ConvGrad, Winograd) {
       "any", 0, {}, 1e-3);
 }
 
+// 1x1 windows, few channels and many pixels: 24 are not whole blocks, pixels not whole pieces, and the largest result
+// goes past the caches.
+TEST(Conv, FewChannels) {
+  check_blocked("(float[2,24,67,63] x, float[40,24,1,1] w) => (y) { y = Conv(x, w) }");
+  check_blocked("(float[1,16,300,250] x, float[64,16,1,1] w) => (y) { y = Conv(x, w) }");
+  check_blocked("(float[3,19,4001] x, float[5,19,1] w) => (y) { y = Conv(x, w) }");
+}
+
+TEST(ConvGrad, FewChannels) {
+  check_blocked(
+      "(float[2,24,67,63] dy, float[24,48,1,1] w) => (dx) { dx = graft.ConvGradData<x_shape = [2,48,67,63]>(dy, w) }");
+  for (auto [from, to] : {std::pair{"24", "40"}, {"40", "24"}, {"31", "97"}, {"16", "32"}}) {
+    check_layout(cat("(float[2,", from, ",67,63] x, float[2,", to, ",67,63] dy) => (dw, db) ",
+                     "{ dw, db = graft.ConvGradWeights<w_shape = [", to, ",", from, ",1,1]>(x, dy) }"),
+                 "any", 0, {}, 2e-3);  // sums of 8442 products
+  }
+}
+
 TEST(Conv, WinogradCanBeForbidden) {
   auto graph = graph_from_text("(float[2,16,9,9] x, float[16,16,3,3] w) => (y) { y = Conv(x, w) }");
   Node& node = *graph->nodes().front();
