@@ -15,6 +15,8 @@ constexpr const char* examples = R"(Examples:
   graft bench step encoder.onnx --batch 8 --dim sequence=128 --shortest 16
   graft bench step model.onnx --batch 32 --optimizer sgd --seconds 10 --trace step.json
   graft bench step model.onnx --batch 8 --autotune
+  graft bench step model.onnx --batch 8 --memory-limit 500M
+  graft bench step model.onnx --batch 8 --optimizer-state disk    (below $TMPDIR, or /tmp)
 
 A step is forward, loss, backward and optimiser on inputs of a fixed seed: floats from N(0, 1), integers within the tables
 that they pick from, masks of ones, labels within the classes. Steps are timed as a training run takes them, then with a
@@ -26,8 +28,8 @@ that a product or convolution can take before the step is compiled, and keeps wh
 Keys of --json: model, batch, dims, machine (threads, gflops_f32, gflops_f64, memory_gb_per_s, cache_gb_per_s,
 cache_bytes, load), min_ms, median_ms, steps, samples_per_s, gflops, gb_per_s, limit_ms, share_of_limit, peak_rss_mb (of
 the process, from before compiling), resident_growth_mb (the same less what was resident before), planned_peak_mb,
-planned_growth_mb (the same less the parameters, which were there before), recomputed_values, unlimited_peak_mb (planned
-where nothing is computed again), more_flops (for what is, as a share of the others), allocations and descriptors (made by the timed
+planned_growth_mb (the same less the parameters, which were there before), optimizer_state_disk_mb (of it on the disk),
+recomputed_values, unlimited_peak_mb (planned where nothing is computed again and all lies in memory), more_flops (for what is, as a share of the others), allocations and descriptors (made by the timed
 steps), reorders, working_copies, kernels, compile_ms, operators (operator, direction, nodes, ms, gflops, gb_per_s,
 limit_ms, share_of_limit).)";
 
@@ -97,6 +99,8 @@ class BenchStep {
     step_ = benchmark(session, training, machine.limits);
     mixed_ = session.mixed_nodes();
     recomputed_ = session.recomputed();
+    on_disk_ = session.store().on_disk();
+    warn_of_memory(on_disk_);
     if (trace) {
       trace->write(trace_text(record_step(*step_.program)));
       trace->commit();
@@ -137,6 +141,7 @@ class BenchStep {
     json["resident_growth_mb"] = mb(growth());
     json["planned_peak_mb"] = mb(step_.planned_bytes);
     json["planned_growth_mb"] = mb(step_.planned_new_bytes);
+    json["optimizer_state_disk_mb"] = mb(on_disk_.bytes);
     json["recomputed_values"] = recomputed_.values;
     json["unlimited_peak_mb"] = mb(recomputed_.peak_before);
     json["more_flops"] = recomputed_.more_flops / std::max(recomputed_.flops, 1.0);
@@ -173,6 +178,7 @@ class BenchStep {
                    counters.kernels, counters.reorders, counters.working_copies, step_.times.allocations,
                    step_.times.descriptors, step_.times.steps, step_.compile_seconds * 1e3);
     if (recomputed_.nodes > 0) fmt::format_to(at, "{}\n\n", graft::to_text(recomputed_));
+    if (on_disk_.bytes > 0) fmt::format_to(at, "{}\n\n", graft::to_text(on_disk_));
     if (config_.dtype == "bf16") fmt::format_to(at, "{}\n\n", graft::to_text(mixed_));
     fmt::format_to(at, "{}", graft::to_text(by_operator(step_.roofline, step_.times.node_seconds)));
     return fmt::to_string(out);
@@ -185,6 +191,7 @@ class BenchStep {
   StepBenchmark step_;
   MixedNodes mixed_;
   Recomputed recomputed_;
+  ParameterStore::OnDisk on_disk_;
   Progress progress_;
 };
 
@@ -198,7 +205,7 @@ void add_bench_step(CLI::App& bench) {
   add_batch(verb, options->batch);
   add_dims(verb, options->dims);
   config->settings.attach(verb, {"output", "loss", "optimizer", "clip-norm", "freeze", "train", "batchnorm", "dtype",
-                                 "device", "recompute", "memory-limit", "autotune", "disable"});
+                                 "device", "recompute", "memory-limit", "optimizer-state", "autotune", "disable"});
   add_seconds(verb, options->timing.seconds, "Time for timed steps, about");
   verb.add_option("--rounds", options->timing.rounds, "Timed steps at least (default 5)")
       ->check(CLI::Range(int64_t{1}, int64_t{100000}))

@@ -24,9 +24,9 @@ A training step is one with AdamW on the first output: cross-entropy, or MSE whe
 memory is the peak of the plan; FLOPs count two for each multiply-add of convolutions and products, forward and
 backward, and one for each element elsewhere.
 
-A given --batch also has a table of what saves work or memory: the step as asked, then each of --dtype, --recompute and
---cache-features (a step of the second epoch and later) changed alone, and all parameters where some are frozen. Nothing
-runs but a measurement of the machine. "limit ms" is the sum over the kernels of what their FLOPs and their bytes take at
+A given --batch also has a table of what saves work or memory: the step as asked, then each of --dtype, --recompute,
+graft train's --optimizer-state and --cache-features (a step of the second epoch and later) changed alone, and all
+parameters where some are frozen. Nothing runs but a measurement of the machine. "limit ms" is the sum over the kernels of what their FLOPs and their bytes take at
 the rates that were measured: a lower bound. On most networks steps reach 35 to 90 % of it in float32 and 15 to 75 % in
 bfloat16 (docs/benchmarks.md); graft bench step tells how much one of yours reaches.
 

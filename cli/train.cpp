@@ -65,6 +65,7 @@ class TrainRun {
     if (saved_) {
       trainer.restore(saved_->checkpoint);
       behind = saved_->checkpoint.progress.epoch;
+      saved_->checkpoint.states.clear();  // the store has them
     }
     resolved_ = config_.settings.to_yaml();
     describe(trainer, progress);
@@ -175,6 +176,7 @@ class TrainRun {
       const Recomputed& recomputed = model_->session().recomputed();
       if (recomputed.nodes > 0 || !config_.recompute.empty() || !config_.memory_limit.empty())
         progress.note(to_text(recomputed));
+      say_where(model_->session().store().on_disk(), progress);
       if (config_.dtype == "bf16") progress.note(to_text(model_->session().mixed_nodes()));
     };
     callbacks.on_epoch_begin = [&, epochs = epochs()](int64_t epoch, int64_t batches) {
@@ -193,11 +195,17 @@ class TrainRun {
     };
     callbacks.on_epoch = [&](const TrainingEpoch& epoch) { end_epoch(progress, epoch); };
     callbacks.on_best = [&] { model_->save(folder_->model(), config_.save_options()); };
-    callbacks.on_checkpoint = [&](const Checkpoint& checkpoint) {
-      write_checkpoint(folder_->checkpoint().string(), checkpoint, resolved_);
+    callbacks.on_checkpoint = [&](const TrainingProgress& at, const ParameterStore& states) {
+      write_checkpoint(folder_->checkpoint().string(), at, states, resolved_);
     };
     callbacks.interrupted = [] { return interrupt_wanted.load(); };
     return callbacks;
+  }
+
+  static void say_where(const ParameterStore::OnDisk& states, Progress& progress) {
+    if (states.bytes == 0) return;
+    progress.note(to_text(states));
+    warn_of_memory(states);
   }
 
   int64_t epochs() const { return config_.trainer_options().epochs; }

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "cli/command.h"
+#include "runtime/device/cpu/system.h"
 
 namespace graft {
 namespace {
@@ -83,6 +84,10 @@ TrainConfig::TrainConfig() {
       "--memory-limit wants (default); or all that makes the step smaller",
       "none|auto|all", {"none", "auto", "all"});
   add("memory-limit", &memory_limit, "Most that a step may take: 500M, 1.5G, 2GiB (units are powers of 1024)", "SIZE");
+  add("optimizer-state", &optimizer_state,
+      "Where the moments of the optimiser lie: on disk, in --out, where the step exceeds --memory-limit otherwise "
+      "(default); in memory; or on disk in any case",
+      "auto|memory|disk", {"auto", "memory", "disk"});
   add("autotune", &autotune,
       "Measure once on this machine which kernel of each product and convolution is the fastest, and remember it");
   add("disable", &disable, disable_help(), "NAME");
@@ -166,6 +171,11 @@ TrainerOptions TrainConfig::trainer_options() const {
   options.training.clip_norm = clip_norm;
   MemoryOptions& memory = options.training.memory;
   if (!memory_limit.empty()) memory.limit = parse_bytes("--memory-limit", memory_limit);
+  memory.optimiser = choice<OptimiserState>(optimizer_state, {{"auto", OptimiserState::automatic},
+                                                              {"memory", OptimiserState::memory},
+                                                              {"disk", OptimiserState::disk}})
+                         .value_or(OptimiserState::automatic);
+  memory.folder = out;
   if (!recompute.empty()) memory.recompute = parse_recompute(recompute);
   options.training.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   options.schedule = {.decay = parse_decay(schedule), .rate = lr, .warmup = warmup, .end_rate = end_lr};
@@ -274,6 +284,18 @@ std::string to_text(const AutotuneReport& report) {
       report.cases, report.measured, report.measured > 0 ? report.seconds : 0.0, report.cases - report.measured,
       report.changed, report.nodes, milli * (report.usual_seconds - report.chosen_seconds),
       milli * report.usual_seconds);
+}
+
+std::string to_text(const ParameterStore::OnDisk& states) {
+  constexpr double mb = 1 << 20;
+  return fmt::format("optimizer state: {:.1f} MB in a file in {}", static_cast<double>(states.bytes) / mb,
+                     states.folder);
+}
+
+void warn_of_memory(const ParameterStore::OnDisk& states) {
+  if (states.bytes > 0 && lies_in_memory(states.folder))
+    spdlog::warn("\"{}\", where the optimizer state lies, is memory too (tmpfs): choose a folder on a disk",
+                 states.folder);
 }
 
 Recompute parse_recompute(const std::string& name) {

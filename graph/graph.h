@@ -43,6 +43,7 @@ struct Value {
   Layout layout;                          // set by lay_out
   Tensor data;                            // of constants
   StateKind kind = StateKind::parameter;  // of states
+  bool on_disk = false;                   // of states: the bytes lie in a file, see Op::disk_slots
   bool opaque = false;                    // bytes without dtype and shape: a kernel's workspace
   int64_t opaque_bytes = 0;               // set when the node is settled
   Node* producer = nullptr;

@@ -142,17 +142,21 @@ void step_range(const AdamTerms<double>& terms, const AdamArrays<double>& arrays
 
 constexpr int64_t cost = 4;  // of an element
 
+// From element `i` on; `g` is there already.
 template <class T>
-AdamArrays<T> arrays_of(const Binding& b) {
-  return {b.in<T>(0), b.in<T>(1), b.in<T>(5), b.in<T>(6), b.out<T>(0), b.out<T>(1), b.out<T>(2)};
+AdamArrays<T> arrays_at(int64_t i, const T* w, T* w_out, const T* g, const MomentPiece<T>& moments) {
+  return {w + i, g, moments.in(0, i), moments.in(1, i), w_out + i, moments.out(0, i), moments.out(1, i)};
 }
 
 template <class T>
 Kernel prepare_adam(const Node& node, const Binding& b) {
   int64_t count = node.inputs[1]->layout.storage_count();
-  return [arrays = arrays_of<T>(b), now = ScalarOperands<T>(b), count, options = AdamOptions(node)](Stream&) {
+  return [w = b.in<T>(0), g = b.in<T>(1), w_out = b.out<T>(0), moments = Moments<T>(node, b, b.scratch),
+          now = ScalarOperands<T>(b), count, options = AdamOptions(node)](Stream&) {
     auto terms = terms_of<T>(options, now.read());
-    parallel_for(count, cost, [&](int64_t begin, int64_t end) { step_range(terms, arrays, begin, end); });
+    moments.run(count, cost, element_itself, [&](int64_t begin, int64_t end, const MomentPiece<T>& piece) {
+      step_range(terms, arrays_at(begin, w, w_out, g + begin, piece), 0, end - begin);
+    });
   };
 }
 
@@ -164,14 +168,11 @@ KernelFunctions adam_kernel() {
 // The moments of all rows decay: all are stepped.
 template <class T>
 Kernel prepare_adam_rows(const Node& node, const Binding& b) {
-  return [a = arrays_of<T>(b), now = ScalarOperands<T>(b), gradient = RowGradient<T>(node, b),
-          options = AdamOptions(node)](Stream&) {
+  return [w = b.in<T>(0), w_out = b.out<T>(0), moments = moments_of_rows<T>(node, b), now = ScalarOperands<T>(b),
+          gradient = RowGradient<T>(node, b), options = AdamOptions(node)](Stream&) {
     auto terms = terms_of<T>(options, now.read());
-    gradient.run(false, cost, [&](const T* g, int64_t begin, int64_t end) {
-      step_range(
-          terms,
-          AdamArrays<T>{a.w + begin, g, a.m + begin, a.v + begin, a.w_out + begin, a.m_out + begin, a.v_out + begin}, 0,
-          end - begin);
+    gradient.run(moments, false, cost, [&](const T* g, int64_t begin, int64_t end, const MomentPiece<T>& piece) {
+      step_range(terms, arrays_at(begin, w, w_out, g, piece), 0, end - begin);
     });
   };
 }
@@ -187,11 +188,13 @@ std::vector<Op> adam_ops() {
   return {{.type = "Adam",
            .domain = "graft",
            .infer = infer_adam,
-           .cpu = {{DTypes::f32, adam_kernel<float>()}, {DTypes::f64, adam_kernel<double>()}}},
+           .cpu = {{DTypes::f32, adam_kernel<float>()}, {DTypes::f64, adam_kernel<double>()}},
+           .disk_slots = {5, 6}},
           {.type = "AdamRows",
            .domain = "graft",
            .infer = infer_adam_rows,
-           .cpu = {{DTypes::f32, adam_rows_kernel<float>()}, {DTypes::f64, adam_rows_kernel<double>()}}}};
+           .cpu = {{DTypes::f32, adam_rows_kernel<float>()}, {DTypes::f64, adam_rows_kernel<double>()}},
+           .disk_slots = {5, 6}}};
 }
 
 }  // namespace graft

@@ -33,12 +33,20 @@ struct Settlement {
   std::any descriptor;                        // for prepare and for the ...Grad nodes whose `forward` this node is
 };
 
+// Where a state lies in a file.
+class ScratchFile;  // runtime/device/cpu/scratch_file.h
+struct DiskBytes {
+  ScratchFile* file = nullptr;
+  int64_t offset = 0;
+};
+
 // Addresses of one node. Pointers are valid for as long as the Kernel lives; absent operands are nullptr.
 struct Binding {
   std::vector<const void*> inputs;
   std::vector<void*> outputs;
   void* scratch = nullptr;
   const Settlement* settlement = nullptr;
+  std::vector<DiskBytes> disk = {};  // by input; of states on the disk, whose pointers are nullptr
 
   template <class T>
   const T* in(size_t i) const {
@@ -128,6 +136,9 @@ struct Op {
   // Input slots that hold trainable weights when they are constants; statistics slots of normalisations.
   std::vector<int> parameter_slots = {};
   std::vector<int> statistic_slots = {};
+  // Input slots of states that the kernel can take from a file and put back there, piece by piece. Where they lie on
+  // the disk (Value::on_disk), all of them do, and their results have no address.
+  std::vector<int> disk_slots = {};
 };
 
 // nullptr when there is none.

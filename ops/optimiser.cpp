@@ -42,7 +42,7 @@ HWY_EXPORT(sum_of_squares_f32);
 
 namespace {
 
-constexpr size_t w_slot = 0, g_slot = 1, scale_slot = 2, lr_slot = 3, step_slot = 4, first_moment_slot = 5;
+constexpr size_t w_slot = 0, g_slot = 1, scale_slot = 2, lr_slot = 3, step_slot = 4;
 
 void require(bool holds, const Node& node, const std::string& what, const Value* got) {
   if (holds) return;
@@ -114,6 +114,7 @@ Settlement settle_step(const Node& node, const Settlement*) {
     settlement.in_place.emplace_back(static_cast<int>(i),
                                      static_cast<int>(i == 0 ? w_slot : first_moment_slot + i - 1));
   }
+  settle_moments(node, settlement);
   return settlement;
 }
 

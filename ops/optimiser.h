@@ -5,7 +5,7 @@
 // parameters live in their gradient's layout. Padding stays zero: there w, g and the moments are.
 #pragma once
 
-#include "ops/op.h"
+#include "ops/moments.h"
 
 namespace graft {
 
@@ -15,6 +15,9 @@ void infer_step(Node& node);
 void infer_step(Node& node, const Dims& gradient, size_t operands);
 std::vector<Candidate> propose_step(const Node& node);
 Settlement settle_step(const Node& node, const Settlement* forward);
+
+// For Moments::run, where threads share out elements.
+inline int64_t element_itself(int64_t element) { return element; }
 
 // Values that may change from step to step, read when the kernel runs.
 struct StepScalars {

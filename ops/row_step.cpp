@@ -17,8 +17,13 @@ void infer_row_step(Node& node) {
 
 Settlement settle_row_step(const Node& node, const Settlement* forward) {
   Settlement settlement = settle_step(node, forward);
-  settlement.scratch_bytes = checked_mul(2, byte_count(DType::i64, node.inputs.back()->dims));
+  settlement.scratch_bytes = checked_add(settlement.scratch_bytes, row_order_bytes(node));
   return settlement;
+}
+
+int64_t row_order_bytes(const Node& node) {
+  constexpr int64_t line = 64;
+  return checked_add(checked_mul(2, byte_count(DType::i64, node.inputs.back()->dims)), line - 1) / line * line;
 }
 
 RowOrder::RowOrder(const Node& node, const Binding& binding)

@@ -15,6 +15,13 @@ namespace graft {
 void infer_row_step(Node& node);
 Settlement settle_row_step(const Node& node, const Settlement* forward);
 
+// Of the scratch of such a node; what moments need lies behind them.
+int64_t row_order_bytes(const Node& node);
+template <class T>
+Moments<T> moments_of_rows(const Node& node, const Binding& binding) {
+  return {node, binding, static_cast<std::byte*>(binding.scratch) + row_order_bytes(node)};
+}
+
 // Positions in the list of indices, ordered by the row that they pick, then as they come.
 class RowOrder {
  public:
@@ -49,15 +56,19 @@ class RowGradient {
  public:
   RowGradient(const Node& node, const Binding& binding) : order_(node, binding), dy_(binding.in<T>(1)) {}
 
-  // Calls step(g, begin, end) with the gradients of elements [begin, end) of the table, from several threads: once for
-  // every element, or, with `touched_only`, for those of the rows that an index picks. `cost` is that of an element.
+  // Calls step(g, begin, end, piece) with the gradients and the moments of elements [begin, end) of the table, from
+  // several threads: once for every element, or, with `touched_only`, for those of the rows that an index picks. `cost`
+  // is that of an element.
   template <class Step>
-  void run(bool touched_only, int64_t cost, const Step& step) const {
+  void run(const Moments<T>& moments, bool touched_only, int64_t cost, const Step& step) const {
     order_.update();
     const int64_t each = touched_only ? 0 : cost;
-    parallel_for(order_.work(order_.rows(), each), 1, [&](int64_t begin, int64_t end) {
-      run_part(touched_only, order_.element_at(begin, each), order_.element_at(end, each), step);
-    });
+    auto element_at = [&](int64_t work) { return order_.element_at(work, each); };
+    moments.run(order_.work(order_.rows(), each), 1, element_at,
+                [&](int64_t first, int64_t last, const MomentPiece<T>& piece) {
+                  run_part(touched_only, first, last,
+                           [&](const T* g, int64_t begin, int64_t end) { step(g, begin, end, piece); });
+                });
   }
 
  private:

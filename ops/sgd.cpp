@@ -138,18 +138,22 @@ void step_range(const SgdTerms<double>& terms, const SgdArrays<double>& arrays, 
 
 constexpr int64_t cost = 2;  // of an element
 
+// From element `i` on; `g` is there already.
 template <class T>
-SgdArrays<T> arrays_of(const SgdOptions& options, const Binding& b) {
-  return {b.in<T>(0), b.in<T>(1), options.momentum > 0 ? b.in<T>(5) : nullptr, b.out<T>(0), b.out<T>(1)};
+SgdArrays<T> arrays_at(int64_t i, const T* w, T* w_out, const T* g, const MomentPiece<T>& moments) {
+  return {w + i, g, moments.in(0, i), w_out + i, moments.out(0, i)};
 }
 
 template <class T>
 Kernel prepare_sgd(const Node& node, const Binding& b) {
   SgdOptions options(node);
   int64_t count = node.inputs[1]->layout.storage_count();
-  return [=, arrays = arrays_of<T>(options, b), now = ScalarOperands<T>(b)](Stream&) {
+  return [=, w = b.in<T>(0), g = b.in<T>(1), w_out = b.out<T>(0), moments = Moments<T>(node, b, b.scratch),
+          now = ScalarOperands<T>(b)](Stream&) {
     auto terms = terms_of<T>(options, now.read());
-    parallel_for(count, cost, [&](int64_t begin, int64_t end) { step_range(terms, arrays, begin, end); });
+    moments.run(count, cost, element_itself, [&](int64_t begin, int64_t end, const MomentPiece<T>& piece) {
+      step_range(terms, arrays_at(begin, w, w_out, g + begin, piece), 0, end - begin);
+    });
   };
 }
 
@@ -168,15 +172,13 @@ bool zero_moves_nothing(const SgdTerms<T>& terms) {
 template <class T>
 Kernel prepare_sgd_rows(const Node& node, const Binding& b) {
   SgdOptions options(node);
-  return [=, a = arrays_of<T>(options, b), now = ScalarOperands<T>(b), gradient = RowGradient<T>(node, b),
-          bytes = storage_bytes(*node.inputs[0])](Stream&) {
+  return [=, w = b.in<T>(0), w_out = b.out<T>(0), moments = moments_of_rows<T>(node, b), now = ScalarOperands<T>(b),
+          gradient = RowGradient<T>(node, b), bytes = storage_bytes(*node.inputs[0])](Stream&) {
     auto terms = terms_of<T>(options, now.read());
-    const bool touched_only = !a.m && zero_moves_nothing(terms);
-    if (touched_only && a.w != a.w_out) std::memcpy(a.w_out, a.w, static_cast<size_t>(bytes));
-    gradient.run(touched_only, cost, [&](const T* g, int64_t begin, int64_t end) {
-      T* m_out = a.m ? a.m_out + begin : nullptr;
-      step_range(terms, SgdArrays<T>{a.w + begin, g, a.m ? a.m + begin : nullptr, a.w_out + begin, m_out}, 0,
-                 end - begin);
+    const bool touched_only = options.momentum == 0 && zero_moves_nothing(terms);
+    if (touched_only && w != w_out) std::memcpy(w_out, w, static_cast<size_t>(bytes));
+    gradient.run(moments, touched_only, cost, [&](const T* g, int64_t begin, int64_t end, const MomentPiece<T>& piece) {
+      step_range(terms, arrays_at(begin, w, w_out, g, piece), 0, end - begin);
     });
   };
 }
@@ -192,11 +194,13 @@ std::vector<Op> sgd_ops() {
   return {{.type = "Sgd",
            .domain = "graft",
            .infer = infer_sgd,
-           .cpu = {{DTypes::f32, sgd_kernel<float>()}, {DTypes::f64, sgd_kernel<double>()}}},
+           .cpu = {{DTypes::f32, sgd_kernel<float>()}, {DTypes::f64, sgd_kernel<double>()}},
+           .disk_slots = {5}},
           {.type = "SgdRows",
            .domain = "graft",
            .infer = infer_sgd_rows,
-           .cpu = {{DTypes::f32, sgd_rows_kernel<float>()}, {DTypes::f64, sgd_rows_kernel<double>()}}}};
+           .cpu = {{DTypes::f32, sgd_rows_kernel<float>()}, {DTypes::f64, sgd_rows_kernel<double>()}},
+           .disk_slots = {5}}};
 }
 
 }  // namespace graft

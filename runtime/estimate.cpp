@@ -27,6 +27,7 @@ class Choices {
       if (how != asked_.memory.recompute)
         add(name, [&, how = how](TrainingOptions& options) { options.memory.recompute = how; });
     }
+    if (asked_.memory.optimiser != OptimiserState::disk) add_disk();
     add_features();
     return std::move(choices_);
   }
@@ -49,6 +50,13 @@ class Choices {
     TrainingOptions options = asked_;
     change(options);
     attempt(name, [&](Choice& choice) { choice.step = estimate_step(session_, dims_, options, machine_); });
+  }
+
+  void add_disk() {
+    add("--optimizer-state disk", [](TrainingOptions& options) { options.memory.optimiser = OptimiserState::disk; });
+    Choice& choice = choices_.back();
+    if (choice.error.empty())
+      choice.note = cat(choice.step.cost.disk_bytes, " bytes on the disk, read and written in every step");
   }
 
   void add_features() {

@@ -60,10 +60,14 @@ class Planner {
   void place_roots() {
     for (const auto& value : graph_.values()) {
       if (value->role == Role::result) continue;
-      Space space = value->is_constant() ? Space::constant : value->is_state() ? Space::state : Space::input;
+      Space space = value->is_constant() ? Space::constant
+                    : value->on_disk     ? Space::disk
+                    : value->is_state()  ? Space::state
+                                         : Space::input;
       plan_.places[value.get()] = {space, value.get(), 0};
       root_[value.get()] = value.get();
       (space == Space::constant ? plan_.constant_bytes
+       : space == Space::disk   ? plan_.disk_bytes
        : space == Space::state  ? plan_.state_bytes
                                 : plan_.input_bytes) += bytes_of(*value);
     }
@@ -226,7 +230,9 @@ class Planner {
                                                           : Place{Space::arena, output, blocks_[own->second].offset});
     }
     for (const auto& state : graph_.states) {
-      if (state.out && root_of(state.out) != state.in) plan_.state_copies.emplace_back(state.out, state.in);
+      if (!state.out || root_of(state.out) == state.in) continue;
+      if (state.in->on_disk) throw ModelError("the state \"", state.in->name, "\" on the disk is not written in place");
+      plan_.state_copies.emplace_back(state.out, state.in);
     }
   }
 

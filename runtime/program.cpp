@@ -27,7 +27,9 @@ void Program::bind_states() {
       throw UsageError("state \"", state.in->name, "\" is ", entry.dtype, entry.dims, " in the store and ",
                        state.in->dtype, state.in->dims, " in the graph");
     }
-    store_.convert(state.in->name, state.in->layout);
+    if (!state.in->on_disk) store_.convert(state.in->name, state.in->layout);
+    else if (!entry.on_disk() || entry.layout != state.in->layout)
+      throw UsageError("state \"", state.in->name, "\" does not lie on the disk as the graph has it");
     states_.push_back(&entry);
     writes_states_ = writes_states_ || state.out;
   }
@@ -68,6 +70,7 @@ void* Program::address(const MemoryPlan::Place& place) const {
     case MemoryPlan::Space::prologue: return prologue_arena_.get() + place.offset;
     case MemoryPlan::Space::constant: return const_cast<void*>(place.root->data.raw());
     case MemoryPlan::Space::state: return store_.entry(place.root->name).bytes.get();
+    case MemoryPlan::Space::disk: return nullptr;
     case MemoryPlan::Space::input: return const_cast<void*>(slots_.at(place.root).raw());
   }
   return nullptr;
@@ -93,6 +96,12 @@ void Program::prepare() {
     Binding binding;
     for (const Value* input : node->inputs) binding.inputs.push_back(address(input));
     for (const Value* output : node->outputs) binding.outputs.push_back(address(output));
+    for (const Value* input : node->inputs) {
+      DiskBytes& bytes = binding.disk.emplace_back();
+      if (!input || !input->on_disk) continue;
+      const DiskPlace& place = store_.entry(input->name).disk;
+      bytes = {place.file.get(), place.offset};
+    }
     auto scratch = plan_.scratch.find(node.get());
     binding.scratch = scratch != plan_.scratch.end() ? arena_->bytes.get() + scratch->second : prologue_scratch_.get();
     binding.settlement = &settlements_.at(node.get());

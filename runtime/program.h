@@ -10,10 +10,10 @@ namespace graft {
 
 // Where each value lies and how much memory that takes. One arena for the step, one for what the prologue leaves.
 struct MemoryPlan {
-  enum class Space : uint8_t { arena, prologue, constant, state, input };
+  enum class Space : uint8_t { arena, prologue, constant, state, disk, input };
   struct Place {
     Space space = Space::arena;
-    const Value* root = nullptr;  // of constant, state, input: whose bytes they are
+    const Value* root = nullptr;  // of constant, state, disk, input: whose bytes they are
     int64_t offset = 0;           // of arena, prologue
     bool operator==(const Place&) const = default;
   };
@@ -29,6 +29,7 @@ struct MemoryPlan {
   int64_t constant_bytes = 0;
   int64_t state_bytes = 0;
   int64_t input_bytes = 0;
+  int64_t disk_bytes = 0;  // of states on the disk; no memory
   int64_t peak_bytes() const { return arena_bytes + prologue_bytes + constant_bytes + state_bytes + input_bytes; }
 };
 

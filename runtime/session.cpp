@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 
 #include "graph/logits.h"
 #include "ops/build.h"
@@ -41,7 +42,8 @@ std::string key_of(const TrainingOptions& o) {
   out << o.output << '|' << o.batchnorm_live << o.accumulate << '|' << o.clip_norm << '|' << key_of(o.loss) << '|'
       << static_cast<int>(rule.type) << '|' << rule.momentum << '|' << rule.dampening << '|' << rule.nesterov << '|'
       << rule.beta1 << '|' << rule.beta2 << '|' << rule.eps << '|' << rule.weight_decay;
-  std::string key = cat(out.str(), '|', o.dtype, '|', static_cast<int>(o.memory.recompute), '|', o.memory.limit);
+  std::string key = cat(out.str(), '|', o.dtype, '|', static_cast<int>(o.memory.recompute), '|', o.memory.limit, '|',
+                        static_cast<int>(o.memory.optimiser));
   for (const auto& name : o.trainable) key += '|' + name;
   return key;
 }
@@ -67,6 +69,13 @@ bool leave_all(const State&) { return false; }
 std::function<bool(const State&)> lays_out_step(const TrainingOptions& options) {
   std::set<std::string> trainable(options.trainable.begin(), options.trainable.end());
   return [trainable](const State& state) { return state.out || trainable.count(state.in->name); };
+}
+
+std::string temporary_folder() {
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+  if (error) throw DeviceError("no folder for temporary files, see the environment's TMPDIR: ", error.message());
+  return folder.string();
 }
 
 // One entry a node, whatever is wrong with it.
@@ -240,20 +249,49 @@ std::shared_ptr<Program> Session::compile(const std::string& key, std::unique_pt
   finish(*graph, may_lay_out, {}, options.dtype);
   if (autotuner_) autotuner_->tune(*graph);
   if (options.fit) options.fit(*graph);
-  // Masters move before moments come, which then take the memory that is left behind.
-  for (bool fresh : {false, true}) {
-    for (const auto& state : graph->states) {
-      const Value& in = *state.in;
-      if (store_.has(in.name) == fresh) continue;
-      if (fresh) store_.add_zeros(in.name, in.kind, in.dtype, in.dims, in.layout);
-      else if (store_.entry(in.name).dims == in.dims) store_.convert(in.name, in.layout);
-    }
-  }
+  place_states(*graph, options.folder);
   auto program = std::make_shared<Program>(std::move(graph), store_, options.shares_arena ? arena_ : nullptr);
   if (options.shares_arena) arena_ = program->arena();
   programs_[key] = {program, ++asked_};
   ++counts_.compiled;
   return program;
+}
+
+void Session::place_states(const Graph& graph, const std::string& folder) {
+  auto stays = [&](const Value& in) {
+    if (!store_.has(in.name)) return false;
+    const auto& entry = store_.entry(in.name);
+    return entry.on_disk() == in.on_disk && entry.layout == in.layout;
+  };
+  constexpr int64_t page = 4096;
+  auto bytes_of = [](const Value& in) {
+    return checked_mul(in.layout.storage_count(), static_cast<int64_t>(size_of(in.dtype)));
+  };
+  // One file for all that come to the disk now.
+  std::map<const Value*, int64_t> offsets;
+  int64_t bytes = 0;
+  for (const auto& state : graph.states) {
+    if (!state.in->on_disk || stays(*state.in)) continue;
+    offsets[state.in] = bytes;
+    bytes = checked_add(bytes, (checked_add(bytes_of(*state.in), page - 1)) / page * page);
+  }
+  std::shared_ptr<ScratchFile> file;
+  if (!offsets.empty()) {
+    file = std::make_shared<ScratchFile>(folder.empty() ? temporary_folder() : folder, bytes);
+  }
+  auto place_of = [&](const Value& in) {
+    auto offset = offsets.find(&in);
+    return offset == offsets.end() ? DiskPlace{} : DiskPlace{file, offset->second};
+  };
+  // Masters move before moments come, which then take the memory that is left behind.
+  for (bool fresh : {false, true}) {
+    for (const auto& state : graph.states) {
+      const Value& in = *state.in;
+      if (store_.has(in.name) == fresh) continue;
+      if (fresh) store_.add_zeros(in.name, in.kind, in.dtype, in.dims, in.layout, place_of(in));
+      else if (store_.entry(in.name).dims == in.dims && !stays(in)) store_.convert(in.name, in.layout, place_of(in));
+    }
+  }
 }
 
 std::shared_ptr<Program> Session::forward(const std::map<std::string, Dims>& dims, Mode mode) {
@@ -370,18 +408,27 @@ TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, cons
   std::unique_ptr<Graph> apply;
   auto graph = training_graph(dims, options, &apply, {});
   bool settled = settled_.contains(configuration);
+  auto memory = [&] {
+    MemoryOptions asked = options.memory;
+    // Programs of other shapes share what lies on the disk.
+    const bool there = store_.on_disk().bytes > 0;
+    if (there && asked.optimiser == OptimiserState::automatic) asked.optimiser = OptimiserState::disk;
+    return asked;
+  };
   auto fit = [&](Graph& step) {
-    recomputed_ = fit_memory(step, options.memory);
+    recomputed_ = fit_memory(step, memory());
     if (options.memory.limit > 0 && recomputed_.peak_after > options.memory.limit)
       refuse(dims, options, recomputed_.peak_after);
   };
   programs.step = compile(key, std::move(graph), settled ? leave_all : lays_out_step(options),
-                          {.dtype = options.dtype, .fit = fit});
+                          {.dtype = options.dtype, .fit = fit, .folder = options.memory.folder});
   settled_.insert(configuration);
   // Parameters and accumulators lie as the steps want them. It runs while the outputs of a step are still wanted.
   MayLayOut lays_out_apply = [](const State& state) { return state.in->kind == StateKind::moment; };
+  auto fit_apply = [&](Graph& update) { fit_beside(update, memory(), programs.step->plan().peak_bytes()); };
   if (options.accumulate && (!programs.apply || programs.apply->stale()))
-    programs.apply = compile(apply_key, std::move(apply), lays_out_apply, {.shares_arena = false});
+    programs.apply = compile(apply_key, std::move(apply), lays_out_apply,
+                             {.shares_arena = false, .fit = fit_apply, .folder = options.memory.folder});
   return programs;
 }
 
@@ -394,7 +441,8 @@ void Session::refuse(const std::map<std::string, Dims>& dims, const TrainingOpti
   }
   constexpr double mib = 1 << 20, tenths = 10;
   auto up = [](int64_t bytes) { return std::ceil(static_cast<double>(bytes) / mib * tenths) / tenths; };
-  const char* how = memory.recompute == Recompute::none ? "where nothing is computed again" : "at the very least";
+  std::string how = memory.recompute == Recompute::none ? "where nothing is computed again" : "at the very least";
+  if (memory.optimiser == OptimiserState::memory) how += " with the optimizer state in memory";
   auto needs = [&](int64_t batch, int64_t bytes) {
     return cat("a step ", batch > 0 ? cat("with a batch of ", batch, ' ') : "", "needs ", up(bytes), " MiB ", how);
   };
@@ -458,7 +506,11 @@ PlannedStep Session::plan_training(const std::map<std::string, Dims>& dims, cons
   Recomputed found = fit_memory(*graph, options.memory);
   require_memory(found.peak_after);
   graph->sort();
-  return {std::move(graph), {found.peak_after, found.flops + found.more_flops}};
+  StepCost cost{found.peak_after, found.flops + found.more_flops};
+  for (const auto& state : graph->states) {
+    if (state.in->on_disk) cost.disk_bytes = checked_add(cost.disk_bytes, byte_count(state.in->dtype, state.in->dims));
+  }
+  return {std::move(graph), cost};
 }
 
 StepCost Session::training_cost(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {

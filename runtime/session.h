@@ -70,10 +70,12 @@ struct Trainability {
   std::vector<std::string> without_gradient;  // parameters to be trained on which the output does not depend
 };
 
-// What one step takes with what it computes again: the peak of the memory plan, and the arithmetic (see graph/flops.h).
+// What one step takes with what it computes again: the peak of the memory plan, the arithmetic (see graph/flops.h), and
+// the optimiser's state that lies on the disk.
 struct StepCost {
   int64_t peak_bytes = 0;
   double flops = 0;
+  int64_t disk_bytes = 0;
 };
 
 // A training step as its Program would be.
@@ -171,9 +173,12 @@ class Session {
     DType dtype = DType::f32;
     bool shares_arena = true;
     std::function<void(Graph&)> fit = {};  // runs last, on the graph of the Program
+    std::string folder = {};               // for states that go to the disk
   };
   std::shared_ptr<Program> compile(const std::string& key, std::unique_ptr<Graph> graph, const MayLayOut& may_lay_out,
                                    const CompileOptions& options);
+  // Brings the states to the layouts and the places that the graph has for them.
+  void place_states(const Graph& graph, const std::string& folder);
   [[noreturn]] void refuse(const std::map<std::string, Dims>& dims, const TrainingOptions& options, int64_t least);
   std::set<std::string> all_parameters() const;
   // What the loss is computed on: a last activation that belongs to the loss is left out.

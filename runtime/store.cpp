@@ -1,13 +1,10 @@
 #include "runtime/store.h"
 
 namespace graft {
-namespace {
 
-int64_t storage_bytes(const ParameterStore::Entry& entry) {
-  return checked_mul(entry.layout.storage_count(), static_cast<int64_t>(size_of(entry.dtype)));
+int64_t ParameterStore::Entry::storage_bytes() const {
+  return checked_mul(layout.storage_count(), static_cast<int64_t>(size_of(dtype)));
 }
-
-}  // namespace
 
 void ParameterStore::add(const std::string& name, StateKind kind, Tensor value) {
   const bool takes_over = value.use_count() == 1 && !StatePool::shares_pages(value.bytes());
@@ -18,9 +15,9 @@ void ParameterStore::add(const std::string& name, StateKind kind, Tensor value) 
 }
 
 void ParameterStore::add_zeros(const std::string& name, StateKind kind, DType dtype, const Dims& dims,
-                               const Layout& layout) {
-  Entry entry{kind, dtype, dims, layout, nullptr};
-  entry.bytes = pool_.take(storage_bytes(entry), true);
+                               const Layout& layout, DiskPlace place) {
+  Entry entry{kind, dtype, dims, layout, nullptr, std::move(place)};
+  if (!entry.on_disk()) entry.bytes = pool_.take(entry.storage_bytes(), true);
   insert(name, std::move(entry));
 }
 
@@ -45,7 +42,12 @@ ParameterStore::Entry& ParameterStore::mutable_entry(const std::string& name) {
 Tensor ParameterStore::read(const std::string& name) const {
   const Entry& from = entry(name);
   Tensor tensor = Tensor::uninitialized(from.dtype, from.dims);
-  relayout(from.dims, size_of(from.dtype), from.layout, from.bytes.get(), Layout::plain(from.dims), tensor.raw());
+  if (from.on_disk() && from.layout.is_plain(from.dims)) {
+    from.disk.file->read(from.disk.offset, tensor.raw(), tensor.bytes());
+    return tensor;
+  }
+  const Bytes bytes = bytes_of(from);
+  relayout(from.dims, size_of(from.dtype), from.layout, bytes.get(), Layout::plain(from.dims), tensor.raw());
   return tensor;
 }
 
@@ -54,19 +56,45 @@ void ParameterStore::write(const std::string& name, const Tensor& value) {
   if (value.dtype() != to.dtype || value.dims() != to.dims) {
     throw UsageError("state \"", name, "\" is ", to.dtype, to.dims, ", got ", value.dtype(), value.dims());
   }
-  relayout(to.dims, size_of(to.dtype), Layout::plain(to.dims), value.raw(), to.layout, to.bytes.get());
+  fill(to, Layout::plain(to.dims), value.raw());
   ++value_generation_;
 }
 
-void ParameterStore::convert(const std::string& name, const Layout& layout) {
+void ParameterStore::convert(const std::string& name, const Layout& layout, DiskPlace place) {
   Entry& state = mutable_entry(name);
-  if (state.layout == layout) return;
   Entry moved = state;
   moved.layout = layout;
-  moved.bytes = pool_.take(storage_bytes(moved), true);
-  relayout(state.dims, size_of(state.dtype), state.layout, state.bytes.get(), layout, moved.bytes.get());
+  moved.disk = std::move(place);
+  if (state.layout == layout && state.on_disk() == moved.on_disk()) return;
+  moved.bytes = moved.on_disk() ? nullptr : pool_.take(moved.storage_bytes(), true);
+  fill(moved, state.layout, bytes_of(state).get());
   moved.layout_generation = ++layout_generation_;
   state = std::move(moved);
+}
+
+// Those of a state on the disk are a copy.
+ParameterStore::Bytes ParameterStore::bytes_of(const Entry& state) {
+  if (!state.on_disk()) return state.bytes;
+  Bytes copy = allocate_bytes(state.storage_bytes(), false);
+  state.disk.file->read(state.disk.offset, copy.get(), state.storage_bytes());
+  return copy;
+}
+
+void ParameterStore::fill(const Entry& to, const Layout& layout, const void* from) {
+  if (to.on_disk() && to.layout == layout) return to.disk.file->write(to.disk.offset, from, to.storage_bytes());
+  const Bytes bytes = to.on_disk() ? allocate_bytes(to.storage_bytes(), true) : to.bytes;
+  relayout(to.dims, size_of(to.dtype), layout, from, to.layout, bytes.get());
+  if (to.on_disk()) to.disk.file->write(to.disk.offset, bytes.get(), to.storage_bytes());
+}
+
+ParameterStore::OnDisk ParameterStore::on_disk() const {
+  OnDisk found;
+  for (const auto& [name, entry] : entries_) {
+    if (!entry.on_disk()) continue;
+    found.bytes += entry.storage_bytes();
+    found.folder = entry.disk.file->folder();
+  }
+  return found;
 }
 
 }  // namespace graft

@@ -55,19 +55,19 @@ Tensor take(const std::string& path, Arrays& arrays, const std::string& name, DT
 
 }  // namespace
 
-void write_checkpoint(const std::string& path, const Checkpoint& checkpoint, const std::string& config) {
-  std::vector<std::pair<std::string, Tensor>> arrays;
-  arrays.emplace_back("format", Tensor::scalar(format));
+void write_checkpoint(const std::string& path, const TrainingProgress& progress, const ParameterStore& store,
+                      const std::string& config) {
+  NpzWriter writer(path);
+  writer.add("format", Tensor::scalar(format));
   Tensor text(DType::u8, {static_cast<int64_t>(config.size())});
   std::copy(config.begin(), config.end(), text.data<uint8_t>());
-  arrays.emplace_back("config", text);
-  visit_progress(checkpoint.progress, [&](const char* name, auto value) {
-    arrays.emplace_back(cat("progress/", name), Tensor::scalar(value));
-  });
-  for (const auto& [name, state] : checkpoint.states) {
-    arrays.emplace_back(cat(state_prefix, name_of(state.kind), '/', name), state.value);
+  writer.add("config", text);
+  visit_progress(progress,
+                 [&](const char* name, auto value) { writer.add(cat("progress/", name), Tensor::scalar(value)); });
+  for (const auto& [name, entry] : store.entries()) {
+    if (is_saved(entry.kind)) writer.add(cat(state_prefix, name_of(entry.kind), '/', name), store.read(name));
   }
-  write_npz(path, arrays);
+  writer.commit();
 }
 
 SavedRun read_checkpoint(const std::string& path) {

@@ -12,8 +12,10 @@
 
 namespace graft {
 
-// Appears under its name when it is whole and on the disk; what stood there before stays until then.
-void write_checkpoint(const std::string& path, const Checkpoint& checkpoint, const std::string& config);
+// All states of the store that take_states takes, copied one at a time. Appears under its name when it is whole and on
+// the disk; what stood there before stays until then.
+void write_checkpoint(const std::string& path, const TrainingProgress& progress, const ParameterStore& store,
+                      const std::string& config);
 
 struct SavedRun {
   Checkpoint checkpoint;

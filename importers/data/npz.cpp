@@ -275,17 +275,18 @@ std::map<std::string, ArrayInfo> list_npz(const std::string& path) {
   return arrays;
 }
 
+void NpzWriter::add(const std::string& name, const Tensor& array) {
+  if (!names_.insert(name).second) throw UsageError("\"", path_, "\": two arrays are named \"", name, "\"");
+  if (!size_of(array.dtype()))
+    throw UnsupportedError("\"", path_, "\": array \"", name, "\" of ", array.dtype(), " cannot be written");
+  Tensor tensor = array.dtype() == DType::bf16 ? array.cast(DType::f32) : array;
+  std::string header = format_header(tensor);
+  writer_.add(name + ".npy", {{header.data(), static_cast<int64_t>(header.size())}, {tensor.raw(), tensor.bytes()}});
+}
+
 void write_npz(const std::string& path, const std::vector<std::pair<std::string, Tensor>>& arrays) {
-  std::set<std::string> names;
-  ZipWriter writer(path);
-  for (const auto& [name, given] : arrays) {
-    if (!names.insert(name).second) throw UsageError("\"", path, "\": two arrays are named \"", name, "\"");
-    if (!size_of(given.dtype()))
-      throw UnsupportedError("\"", path, "\": array \"", name, "\" of ", given.dtype(), " cannot be written");
-    Tensor tensor = given.dtype() == DType::bf16 ? given.cast(DType::f32) : given;
-    std::string header = format_header(tensor);
-    writer.add(name + ".npy", {{header.data(), static_cast<int64_t>(header.size())}, {tensor.raw(), tensor.bytes()}});
-  }
+  NpzWriter writer(path);
+  for (const auto& [name, array] : arrays) writer.add(name, array);
   writer.commit();
 }
 

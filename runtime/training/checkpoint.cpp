@@ -10,7 +10,7 @@ bool is_of_model(StateKind kind) { return kind == StateKind::parameter || kind =
 SavedStates take_states(const ParameterStore& store) {
   SavedStates states;
   for (const auto& [name, entry] : store.entries()) {
-    if (entry.kind != StateKind::accumulator) states[name] = {entry.kind, store.read(name)};
+    if (is_saved(entry.kind)) states[name] = {entry.kind, store.read(name)};
   }
   return states;
 }

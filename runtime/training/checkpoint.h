@@ -33,7 +33,9 @@ struct Checkpoint {
   SavedStates states;  // by name: parameters, statistics, moments, counters
 };
 
-// Copies of all states but accumulators, which are zero between updates.
+// Accumulators are zero between updates.
+inline bool is_saved(StateKind kind) { return kind != StateKind::accumulator; }
+// Copies of all states that are saved.
 SavedStates take_states(const ParameterStore& store);
 // Overwrites the model's states and adds those of the optimiser. DataError that names what does not fit: states of the
 // model that are missing, of no model, or of other dtype or dims.

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/scratch_file.h"
+#include "runtime/device/cpu/scratch_file.h"
 
 namespace graft {
 

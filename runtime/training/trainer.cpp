@@ -177,7 +177,7 @@ void Trainer::count_accuracy(const Program& step, const Tensor& targets) {
 
 void Trainer::checkpoint() {
   checkpoint_time_ = seconds_now();
-  if (callbacks_.on_checkpoint) callbacks_.on_checkpoint({progress_, take_states(session_.store())});
+  if (callbacks_.on_checkpoint) callbacks_.on_checkpoint(progress_, session_.store());
 }
 
 // False when the run ends here.

@@ -71,7 +71,7 @@ struct TrainerCallbacks {
   std::function<void(const Batch& batch, double loss)> on_validation_batch;
   std::function<void(const TrainingEpoch&)> on_epoch;
   std::function<void()> on_best;  // export: the states are the best so far, or the last where there is no validation
-  std::function<void(const Checkpoint&)> on_checkpoint;
+  std::function<void(const TrainingProgress&, const ParameterStore&)> on_checkpoint;
   std::function<bool()> interrupted;  // asked behind every batch: true ends the run with a checkpoint
 };
 

@@ -88,7 +88,8 @@ def check_choices(graft, checks, models):
     """With a batch: what each choice takes, as `graft bench step` plans it, and why one cannot be had."""
     cnn, mb = models / "small_cnn.onnx", 1 << 20
     flags = {"as asked": [], "all parameters": None, "--dtype bf16": ["--dtype", "bf16"],
-             "--recompute none": ["--recompute", "none"], "--recompute all": ["--recompute", "all"]}
+             "--recompute none": ["--recompute", "none"], "--recompute all": ["--recompute", "all"],
+             "--optimizer-state disk": ["--optimizer-state", "disk"]}
     report = report_of(graft, cnn, "--train", "fc.*", "--batch", 4)
     step = report["training_steps"][0]
     rows = {row["choice"]: row for row in step["choices"]}
@@ -109,7 +110,7 @@ def check_choices(graft, checks, models):
     rows = {row["choice"]: row for row in report_of(graft, cnn, "--batch", 4, "--dtype", "bf16", "--recompute", "all")[
         "training_steps"][0]["choices"]}
     checks.expect(list(rows) == ["as asked", "--dtype f32", "--recompute none", "--recompute auto",
-                                 "--cache-features memory"], f"choices {list(rows)}")
+                                 "--optimizer-state disk", "--cache-features memory"], f"choices {list(rows)}")
     checks.expect("no frozen part" in rows["--cache-features memory"]["error"], "why features cannot be kept")
     huge = report_of(graft, models / "mlp.onnx", "--batch", 2**32)["training_steps"][0]
     checks.expect("MiB" in huge["error"] and all("error" in row for row in huge["choices"]), "a batch that does not fit")

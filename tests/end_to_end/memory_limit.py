@@ -1,5 +1,6 @@
 """--memory-limit and --recompute: memory_limit.py GRAFT MODELS_DIR."""
 import json
+import os
 import pathlib
 import re
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 
 from support import Checks, Graft, refused
 
-USAGE = 2
+USAGE, DEVICE = 2, 1
 STEP = ["--rounds", 1, "--seconds", 0, "--json"]
 
 
@@ -61,6 +62,32 @@ def check_training(graft, checks, models):
     return train
 
 
+def check_optimizer_state(graft, checks, models, train):
+    """Moments on the disk: where the limit wants it, as planned, to the same bits, also from one place to the other."""
+    step = ["bench", "step", models / "mobilenet_v2.onnx", "--batch", 16, *STEP]
+    least = json.loads(graft(*step, "--recompute", "all"))["planned_peak_mb"]
+    moved = json.loads(graft(*step, "--memory-limit", f"{least - 1:.1f}M"))
+    planned, grown, on_disk = (moved[key] for key in ("planned_growth_mb", "resident_growth_mb", "optimizer_state_disk_mb"))
+    checks.expect(moved["planned_peak_mb"] <= least - 1 and on_disk > 10, f"{on_disk} MB on the disk")
+    checks.expect(abs(grown - planned) <= max(0.05 * planned, 10), f"planned {planned:.1f} MB, grown by {grown:.1f} MB")
+    checks.expect(moved["allocations"] == 0 == moved["descriptors"], "steps allocate nothing")
+    kept = (graft.folder / "kept" / "model.onnx").read_bytes()
+    steady, straight = [*train, "--schedule", "constant", "--warmup", 0], graft.folder / "straight"
+    graft(*steady, "--out", straight)
+    for name, first, second in (("to_disk", "memory", "disk"), ("to_memory", "disk", "memory"), ("disk", "disk", "disk")):
+        out = graft.folder / name
+        graft(*steady, "--out", out, "--epochs", 1, "--optimizer-state", first)
+        said = graft.call("train", "--out", out, "--resume", "--epochs", 2, "--optimizer-state", second).stderr
+        checks.expect((f"optimizer state: 0.0 MB in a file in {out}" in said) == (second == "disk"), f"{name}: {said[-300:]}")
+        checks.expect((out / "model.onnx").read_bytes() == (straight / "model.onnx").read_bytes(), f"{name}: the same bits")
+    graft(*train, "--out", graft.folder / "on_disk", "--optimizer-state", "disk")
+    checks.expect((graft.folder / "on_disk" / "model.onnx").read_bytes() == kept, "on the disk: the same model")
+    (graft.folder / "file").write_text("")
+    environment = {**os.environ, "TMPDIR": str(graft.folder / "file" / "below")}
+    done = graft.call(*step, "--optimizer-state", "disk", env=environment)
+    checks.expect(done.returncode == DEVICE and "TMPDIR" in done.stderr, f"a folder that is none: {done.stderr[-300:]}")
+
+
 def check_refusals(graft, checks, models, train):
     folder = graft.folder / "refusals"
     folder.mkdir()
@@ -75,6 +102,9 @@ def check_refusals(graft, checks, models, train):
              "a size of 0": (step + ["--memory-limit", "0"], "500M"),
              "a size beyond 64 bits": (step + ["--memory-limit", "99999999999T"], "500M"),
              "a choice that is none": (step + ["--recompute", "some"], "auto"),
+             "a place that is none": (step + ["--optimizer-state", "tape"], "disk"),
+             "a limit with moments in memory": (step + ["--memory-limit", low, "--optimizer-state", "memory"],
+                                                "with the optimizer state in memory"),
              "a limit below every step": (step + ["--memory-limit", "10K"], "no batch fits"),
              "a limit below the step": (step + ["--memory-limit", low], "the largest batch that fits is"),
              "a limit with nothing computed again": (step + ["--memory-limit", low, "--recompute", "none"],
@@ -97,6 +127,7 @@ def main():
     checks = Checks()
     check_plans(graft, checks, models)
     train = check_training(graft, checks, models)
+    check_optimizer_state(graft, checks, models, train)
     check_refusals(graft, checks, models, train)
     checks.finish()
 

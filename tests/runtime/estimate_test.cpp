@@ -65,6 +65,12 @@ TEST_P(EstimateOf, ChoicesAreWhatTheirProgramsTake) {
     options.memory.recompute = recompute;
     expect(name, options);
   }
+  TrainingOptions on_disk = asked;
+  on_disk.memory.optimiser = OptimiserState::disk;
+  expect("--optimizer-state disk", on_disk);
+  const StepCost& cost = choice_named(choices, "--optimizer-state disk").step.cost;
+  EXPECT_GT(cost.disk_bytes, 0);
+  EXPECT_NE(choice_named(choices, "--optimizer-state disk").note.find(cat(cost.disk_bytes)), std::string::npos);
 }
 
 INSTANTIATE_TEST_SUITE_P(Networks, EstimateOf, testing::ValuesIn(test::built()),

@@ -206,7 +206,9 @@ Outcome train(const Setting& setting) {
   TrainerCallbacks callbacks;
   callbacks.on_epoch = [&](const TrainingEpoch& epoch) { outcome.epochs.push_back(epoch); };
   callbacks.on_step = [&](const TrainingStep&) { ++batches; };
-  callbacks.on_checkpoint = [&](const Checkpoint& checkpoint) { outcome.last = checkpoint; };
+  callbacks.on_checkpoint = [&](const TrainingProgress& at, const ParameterStore& states) {
+    outcome.last = {at, take_states(states)};
+  };
   callbacks.interrupted = [&] { return setting.stop >= 0 && batches >= setting.stop; };
   callbacks.on_compiled = [&](const TrainingPrograms& programs) {
     outcome.peak_bytes = programs.step->plan().peak_bytes();

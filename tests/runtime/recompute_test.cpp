@@ -197,7 +197,7 @@ TEST_F(RecomputeOfTower, StandsWhereItIsRead) {
 
 TEST_F(RecomputeOfTower, RefusesWhatDoesNotFitWithTheBatchThatWould) {
   TrainingOptions options = training_.options();
-  options.memory = {.recompute = Recompute::all};
+  options.memory = {.recompute = Recompute::all, .optimiser = OptimiserState::memory};
   auto dims_of = [&](int64_t batch) {
     auto dims = training_.dims();
     dims.at("x").at(0) = batch;
@@ -208,7 +208,8 @@ TEST_F(RecomputeOfTower, RefusesWhatDoesNotFitWithTheBatchThatWould) {
   EXPECT_LT(of_two, least(3));
   auto refusal = [&](int64_t limit) {
     Training training(all_networks().back());
-    training.options().memory = {.recompute = Recompute::automatic, .limit = limit};
+    training.options().memory = {
+        .recompute = Recompute::automatic, .limit = limit, .optimiser = OptimiserState::memory};
     try {
       training.session().training(dims_of(9), training.options());
     } catch (const UsageError& error) {

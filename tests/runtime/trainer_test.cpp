@@ -94,12 +94,12 @@ Outcome train(const TrainerOptions& options, Session& session, const Checkpoint*
   callbacks.on_epoch = [&](const TrainingEpoch& epoch) { outcome.epochs.push_back(epoch); };
   callbacks.on_step = [&](const TrainingStep& step) { outcome.steps.push_back(step); };
   callbacks.on_best = [&] { ++outcome.exports; };
-  callbacks.on_checkpoint = [&](const Checkpoint& checkpoint) {
-    write_checkpoint(path, checkpoint, "settings: 1\n");
+  callbacks.on_checkpoint = [&](const TrainingProgress& at, const ParameterStore& states) {
+    write_checkpoint(path, at, states, "settings: 1\n");
     ++outcome.checkpoints;
     // Whoever goes on from it would never tell of the missing one.
     const int64_t begun = from ? from->progress.epoch : 0;
-    EXPECT_EQ(static_cast<int64_t>(outcome.epochs.size()), checkpoint.progress.epoch - begun);
+    EXPECT_EQ(static_cast<int64_t>(outcome.epochs.size()), at.epoch - begun);
   };
   callbacks.interrupted = [&] { return stop_after >= 0 && static_cast<int64_t>(outcome.steps.size()) >= stop_after; };
   Trainer trainer(session, corners, all_indices(corners), &held_out, all_indices(held_out), options, callbacks);

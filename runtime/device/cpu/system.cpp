@@ -7,6 +7,9 @@
 #include <string>
 #include <thread>
 
+#ifdef __linux__
+#include <sys/vfs.h>
+#endif
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -89,6 +92,18 @@ bool reset_peak_resident() {
   std::ofstream file("/proc/self/clear_refs");
   file << "5" << std::flush;
   return file.good();
+}
+
+bool lies_in_memory(const std::string& folder) {
+#ifdef __linux__
+  constexpr auto tmpfs = 0x01021994, ramfs = static_cast<int>(0x858458f6);
+  struct statfs found {};
+  if (::statfs(folder.c_str(), &found) != 0) return false;
+  const auto type = static_cast<int>(found.f_type);
+  return type == tmpfs || type == ramfs;
+#else
+  return folder.empty();
+#endif
 }
 
 void return_large_buffers() {

@@ -29,6 +29,9 @@ int64_t peak_resident_bytes();
 // false where the system does not allow it: the peak is then that since the start.
 bool reset_peak_resident();
 
+// Whether files in this folder are kept in main memory: in tmpfs or ramfs.
+bool lies_in_memory(const std::string& folder);
+
 // From now on large buffers go back to the system when they are freed: where the C library would keep them, the process
 // holds more than its plan says. Of the whole process: for the command, not for the library.
 void return_large_buffers();

@@ -1,4 +1,4 @@
-#include "runtime/scratch_file.h"
+#include "runtime/device/cpu/scratch_file.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -19,9 +19,10 @@ ScratchFile::ScratchFile(std::string folder, int64_t bytes) : folder_(std::move(
   descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
   if (descriptor_ < 0) fail("cannot create a file in", errno);
   ::unlink(name.c_str());
-  // Said now, and not when the disk is full after hours. Zero where the file system can.
+  // Said now, and not when the disk is full after hours. Some file systems can only promise.
   int refused = bytes > 0 ? ::posix_fallocate(descriptor_, 0, bytes) : 0;
-  if (refused == 0 || refused == EOPNOTSUPP || refused == EINVAL) return;
+  if (refused == EOPNOTSUPP || refused == EINVAL) refused = ::ftruncate(descriptor_, bytes) == 0 ? 0 : errno;
+  if (refused == 0) return;
   ::close(descriptor_);
   descriptor_ = -1;
   throw DeviceError("cannot take ", bytes, " bytes in \"", folder_, "\": ", std::generic_category().message(refused));

@@ -8,15 +8,17 @@ namespace graft {
 
 class ScratchFile {
  public:
-  // In `folder`, which is made where need be, with room for `bytes`. DeviceError where the system refuses: no
-  // permission, no room.
+  // In `folder`, which is made where need be, with room for `bytes`, all of them zero. DeviceError where the system
+  // refuses: no permission, no room.
   ScratchFile(std::string folder, int64_t bytes);
   ~ScratchFile();
   ScratchFile(const ScratchFile&) = delete;
   ScratchFile& operator=(const ScratchFile&) = delete;
 
+  const std::string& folder() const { return folder_; }
+  // From several threads at once.
   void write(int64_t offset, const void* data, int64_t bytes);
-  // From several threads at once. DeviceError where the file has become shorter.
+  // DeviceError where the file has become shorter.
   void read(int64_t offset, void* data, int64_t bytes) const;
 
  private:
