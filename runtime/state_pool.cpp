@@ -8,10 +8,22 @@
 
 #include "graph/tensor.h"
 
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#endif
+
 namespace graft {
 namespace {
 
-constexpr int64_t chunk_bytes = int64_t{32} << 20, line = 64;
+constexpr int64_t chunk_bytes = int64_t{32} << 20, line = 64, huge_page = int64_t{2} << 20;
+
+// Whole huge pages go back to the system; what they held is lost.
+void return_pages([[maybe_unused]] std::byte* chunk, [[maybe_unused]] int64_t first, [[maybe_unused]] int64_t bytes) {
+#ifdef MADV_DONTNEED
+  const int64_t begin = (first + huge_page - 1) / huge_page * huge_page, end = (first + bytes) / huge_page * huge_page;
+  if (begin < end) madvise(chunk + begin, static_cast<size_t>(end - begin), MADV_DONTNEED);
+#endif
+}
 
 }  // namespace
 
@@ -56,6 +68,7 @@ class StatePool::Chunks {
       chunks_.erase(chunk);
     } else {
       gaps.emplace(first, bytes);
+      return_pages(chunk->memory.get(), first, bytes);
     }
   }
 

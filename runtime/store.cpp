@@ -66,8 +66,16 @@ void ParameterStore::convert(const std::string& name, const Layout& layout, Disk
   moved.layout = layout;
   moved.disk = std::move(place);
   if (state.layout == layout && state.on_disk() == moved.on_disk()) return;
-  moved.bytes = moved.on_disk() ? nullptr : pool_.take(moved.storage_bytes(), true);
-  fill(moved, state.layout, bytes_of(state).get());
+  Bytes before = bytes_of(state);
+  const bool same_place = state.bytes && !moved.on_disk() && state.storage_bytes() == moved.storage_bytes();
+  if (same_place) {
+    // Other bytes would leave a gap that nothing may fill.
+    before = allocate_bytes(state.storage_bytes(), false);
+    std::memcpy(before.get(), state.bytes.get(), static_cast<size_t>(state.storage_bytes()));
+  } else {
+    moved.bytes = moved.on_disk() ? nullptr : pool_.take(moved.storage_bytes(), true);
+  }
+  fill(moved, state.layout, before.get());
   moved.layout_generation = ++layout_generation_;
   state = std::move(moved);
 }
