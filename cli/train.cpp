@@ -13,6 +13,7 @@
 #include "importers/data/checkpoint_file.h"
 #include "importers/data/open_dataset.h"
 #include "importers/onnx/edit.h"
+#include "runtime/device/cpu/system.h"
 #include "runtime/durable_file.h"
 #include "runtime/model_session.h"
 
@@ -73,6 +74,7 @@ class TrainRun {
     std::signal(SIGTERM, on_signal);
     folder_->begin(loss_type(config_.loss), behind);
     write_durable_file(folder_->config().string(), resolved_);
+    return_small_buffers();
     TrainingResult result = trainer.run();
     finish(result);
   }

@@ -113,4 +113,10 @@ void return_large_buffers() {
 #endif
 }
 
+void return_small_buffers() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
 }  // namespace graft

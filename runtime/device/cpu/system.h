@@ -35,5 +35,7 @@ bool lies_in_memory(const std::string& folder);
 // From now on large buffers go back to the system when they are freed: where the C library would keep them, the process
 // holds more than its plan says. Of the whole process: for the command, not for the library.
 void return_large_buffers();
+// Small ones that are free by now do so at once.
+void return_small_buffers();
 
 }  // namespace graft
