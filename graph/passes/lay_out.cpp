@@ -107,6 +107,7 @@ class LayoutChooser {
       Value* value = node->inputs[i];
       if (!value || value->opaque) continue;
       if (free_states_.erase(value)) value->layout = best->inputs[i];
+      graph_.set_provenance(node->provenance);
       graph_.set_input(node, i, as(value, best->inputs[i]));
     }
     for (size_t i = 0; i < node->outputs.size(); ++i) {
@@ -122,8 +123,8 @@ class LayoutChooser {
     for (Value* copy : copies_[value]) {
       if (copy->layout == layout) return copy;
     }
-    if (value->producer) graph_.set_provenance(value->producer->provenance);
     Value* from = working_copy ? value->producer->inputs[0] : value;
+    if (from->producer) graph_.set_provenance(from->producer->provenance);  // else the reader's: it is made for that
     Node* reorder = graph_.add_node("graft", "Reorder", {from}, 1);
     Value* copy = reorder->outputs[0];
     copy->dtype = value->dtype;

@@ -74,6 +74,7 @@ class PrecisionMixer {
   void take(Node& node, size_t i, DType dtype) {
     if (!node.inputs[i]) return;
     graph_.insert_before(&node);
+    graph_.set_provenance(node.provenance);
     Value* wanted = as(node.inputs[i], dtype);
     if (wanted != node.inputs[i]) graph_.set_input(&node, i, wanted);
   }
@@ -83,7 +84,7 @@ class PrecisionMixer {
     if (value->dtype == dtype || (value->dtype != DType::f32 && value->dtype != DType::bf16)) return value;
     Value*& copy = copies_[value];
     if (copy) return copy;
-    if (value->producer) graph_.set_provenance(value->producer->provenance);
+    if (value->producer) graph_.set_provenance(value->producer->provenance);  // else the reader's
     copy = graph_.add_node("", "Cast", {value}, 1, {{"to", onnx_dtype(dtype)}})->outputs[0];
     copy->dtype = dtype;
     copy->dims = value->dims;
