@@ -3,6 +3,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "ops/bfloat16_loops.h"
 #include "ops/elementwise.h"
 #include "ops/gradient.h"
 
@@ -95,9 +96,18 @@ bool elementwise(const Node& node, ElementwiseStep* step) {
   return true;
 }
 
+// Between float32 and bfloat16, by vectors.
+template <class From, class To>
+Kernel prepare_mixed(const Node& node, const Binding& binding, void (*convert_run)(const From*, To*, int64_t)) {
+  return [=, x = binding.in<From>(0), y = binding.out<To>(0), n = node.outputs[0]->layout.storage_count()](Stream&) {
+    parallel_for(n, 1, [=](int64_t begin, int64_t end) { convert_run(x + begin, y + begin, end - begin); });
+  };
+}
+
 Kernel prepare_any(const Node& node, const Binding& binding) {
-  if (elementwise(node, nullptr)) return mixed_elementwise_kernel().functions.prepare(node, binding);
-  return prepare_cast(node, binding);
+  if (!elementwise(node, nullptr)) return prepare_cast(node, binding);
+  return node.inputs[0]->dtype == DType::f32 ? prepare_mixed(node, binding, to_bfloat16)
+                                             : prepare_mixed(node, binding, to_float);
 }
 
 Vals cast_rule(Gradient& g) {

@@ -41,7 +41,7 @@ const Way* way_of(const Node& node, const ConvProblem& p) {
 
 struct Settled {
   const Way* way = nullptr;
-  Settlement inner, copy;
+  Settlement inner;
   std::optional<LayoutCopy> weights;  // that the kernel does not take as they lie
 };
 
@@ -70,12 +70,9 @@ std::optional<Settlement> settle_conv_way(const Node& node, const ConvProblem& p
   if (lies != wanted) {
     const bool gives = p.slots.way == ConvWay::weights;
     settled.weights = LayoutCopy{p.w_dtype, p.w, gives ? wanted : lies, gives ? lies : wanted};
-    settled.copy = settle_layout_copy(*settled.weights);
     const auto bytes =
         static_cast<size_t>(checked_mul(wanted.storage_count(), static_cast<int64_t>(size_of(p.w_dtype))));
-    settlement.scratch_bytes =
-        checked_add(aligned(static_cast<size_t>(settled.inner.scratch_bytes)),
-                    checked_add(aligned(bytes), aligned(static_cast<size_t>(settled.copy.scratch_bytes))));
+    settlement.scratch_bytes = checked_add(aligned(static_cast<size_t>(settled.inner.scratch_bytes)), aligned(bytes));
   }
   settlement.descriptor = settled;
   return settlement;
@@ -89,14 +86,13 @@ Kernel prepare_conv_way(const Node& node, const ConvProblem& p, const Binding& b
   if (!settled->weights) return settled->way->prepare(node, p, inner);
   const Layout wanted = settled->way->weights(p);
   auto* copied = static_cast<std::byte*>(binding.scratch) + aligned(static_cast<size_t>(settled->inner.scratch_bytes));
-  auto* behind = copied + aligned(static_cast<size_t>(wanted.storage_count()) * size_of(p.w_dtype));
   void* lies = conv_address(binding, p.slots.w);
   const bool gives = p.slots.way == ConvWay::weights;
   if (gives) inner.outputs[conv_output(p.slots.w)] = copied;
   else inner.inputs[static_cast<size_t>(p.slots.w)] = copied;
   Kernel kernel = settled->way->prepare(node, p, inner);
   void *from = gives ? copied : lies, *to = gives ? lies : copied;
-  Kernel copy = prepare_layout_copy(node, *settled->weights, {{from}, {to}, behind, &settled->copy});
+  Kernel copy = prepare_layout_copy(node, *settled->weights, from, to);
   if (gives) return [=](Stream& stream) { kernel(stream), copy(stream); };
   return [=](Stream& stream) { copy(stream), kernel(stream); };
 }

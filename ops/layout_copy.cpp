@@ -1,192 +1,146 @@
 #include "ops/layout_copy.h"
 
 #include <algorithm>
-#include <numeric>
-#include <string_view>
 
-#include "ops/bfloat16_loops.h"
 #include "ops/element_size.h"
 #include "ops/strided_copy.h"
-#include "runtime/device/cpu/dnnl.h"
 
 namespace graft {
 namespace {
 
-struct Settled {
-  dnnl::memory::desc from, to;
-  dnnl::reorder::primitive_desc descriptor;
+// Elements with equal steps on both sides, and where the first lies.
+struct Box {
+  int64_t from = 0, to = 0;
+  std::vector<CopyAxis> axes;
 };
 
-// The same copy with dims in the order in which the blocked layout lies: oneDNN has names for few other orders.
-LayoutCopy in_storage_order(const LayoutCopy& copy) {
-  if (copy.from.blocks.empty() && copy.to.blocks.empty()) return copy;
-  const Dims& strides = (copy.from.blocks.empty() ? copy.to : copy.from).strides;
-  std::vector<int64_t> order(copy.dims.size());
-  std::iota(order.begin(), order.end(), int64_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-    return strides[static_cast<size_t>(a)] > strides[static_cast<size_t>(b)];
-  });
-  Dims dims;
-  for (int64_t d : order) dims.push_back(copy.dims[static_cast<size_t>(d)]);
-  return {copy.dtype, dims, copy.from.transposed(order), copy.to.transposed(order), copy.to_dtype};
-}
+using Offsets = std::vector<int64_t>;
 
-// oneDNN's reorder where it has compiled code for this pair of layouts: its general one is slower than ours.
-std::optional<Settled> settled_reorder(const LayoutCopy& given) {
-  if ((given.dtype != DType::f32 && given.dtype != DType::bf16) || given.dims.empty() || element_count(given.dims) == 0)
-    return std::nullopt;
-  LayoutCopy copy = in_storage_order(given);
-  try {
-    Settled settled;
-    settled.from = dnnl_desc(copy.dtype, copy.dims, copy.from);
-    settled.to = dnnl_desc(copy.to_dtype, copy.dims, copy.to);
-    settled.descriptor = {cpu_engine(), settled.from, cpu_engine(), settled.to, scratch_attributes()};
-    std::string_view name = settled.descriptor.impl_info_str();
-    if (name.starts_with("ref") || name.starts_with("simple:any")) return std::nullopt;
-    return settled;
-  } catch (const UnsupportedError&) {  // a layout without a name there
-    return std::nullopt;
-  } catch (const dnnl::error&) {
-    return std::nullopt;
-  }
-}
-
-struct OffsetTables {
-  OffsetTables(const Dims& dims, const Layout& layout) : by_dim(layout.offset_terms(dims)) {}
-  // Elements between neighbours along a dim; the largest number where there are none.
-  int64_t step(size_t d) const { return by_dim[d].size() < 2 ? INT64_MAX : by_dim[d][1] - by_dim[d][0]; }
-  std::vector<std::vector<int64_t>> by_dim;
-};
-
-// Any two layouts. Tiles of the two dims that lie closest, one on each side, keep cache lines while they are near.
-class TableCopy {
- public:
-  explicit TableCopy(const LayoutCopy& copy)
-      : from_(copy.dims, copy.from),
-        to_(copy.dims, copy.to),
-        count_(copy.to.storage_count()),
-        is_padded_(copy.to.is_padded(copy.dims)) {
-    const size_t rank = copy.dims.size();
-    for (size_t d = 1; d < rank; ++d) {
-      if (to_.step(d) < to_.step(column_)) column_ = d;
-    }
-    row_ = column_ == 0 ? 1 : 0;
-    for (size_t d = 0; d < rank; ++d) {
-      if (d != column_ && from_.step(d) < from_.step(row_)) row_ = d;
-    }
-    for (size_t d = 0; d < rank; ++d) {
-      if (d != column_ && d != row_) outer_.push_back(d);
-    }
-  }
-
-  template <class T>
-  void run(const T* src, T* dst) const {
-    if (is_padded_) {
-      parallel_for(count_, 1, [=](int64_t begin, int64_t end) { std::fill(dst + begin, dst + end, T{0}); });
-    }
-    const int64_t columns = size(column_), rows = size(row_);
-    const int64_t column_tiles = (columns + tile - 1) / tile, row_tiles = (rows + tile - 1) / tile;
-    int64_t tiles = column_tiles * row_tiles;
-    for (size_t d : outer_) tiles *= size(d);
-    parallel_for(tiles, tile * tile, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        int64_t rest = i / column_tiles / row_tiles, source = 0, target = 0;
-        for (size_t k = outer_.size(); k-- > 0;) {
-          auto index = static_cast<size_t>(rest % size(outer_[k]));
-          rest /= size(outer_[k]);
-          source += from_.by_dim[outer_[k]][index];
-          target += to_.by_dim[outer_[k]][index];
-        }
-        copy_tile(src + source, dst + target, i / column_tiles % row_tiles * tile, i % column_tiles * tile);
+// As few boxes as index i of a dim needs, which lies at from[i] and to[i]. A run of equal steps is an axis; so are runs
+// that are alike, as far as the first elements of each make boxes in their turn: blocks, and blocks of blocks.
+std::vector<Box> boxes_of(const Offsets& from, const Offsets& to) {
+  std::vector<Box> boxes;
+  const size_t size = from.size();
+  for (size_t begin = 0, run = 1, runs = 1; begin < size; begin += run * runs) {
+    auto step = [&](const Offsets& at, size_t i) { return i < size ? at[i] - at[i - 1] : 0; };
+    const CopyAxis axis{0, step(from, begin + 1), step(to, begin + 1)};
+    auto goes_on = [&](size_t i) { return i < size && step(from, i) == axis.from && step(to, i) == axis.to; };
+    for (run = 1; goes_on(begin + run);) ++run;
+    auto is_run = [&](size_t first) {
+      for (size_t i = 1; i < run; ++i) {
+        if (!goes_on(first + i)) return false;
       }
-    });
+      return first < size;
+    };
+    Offsets from_starts, to_starts;
+    for (runs = 0; is_run(begin + runs * run); ++runs) {
+      from_starts.push_back(from[begin + runs * run]);
+      to_starts.push_back(to[begin + runs * run]);
+    }
+    std::vector<Box> starts =
+        runs == 1 ? std::vector<Box>{{from[begin], to[begin], {}}} : boxes_of(from_starts, to_starts);
+    for (Box& box : starts) {
+      box.axes.push_back({static_cast<int64_t>(run), axis.from, axis.to});
+      boxes.push_back(std::move(box));
+    }
+  }
+  return boxes;
+}
+
+bool is_blocked(const Layout& layout, size_t d) {
+  return std::any_of(layout.blocks.begin(), layout.blocks.end(),
+                     [d](const Layout::Block& block) { return block.dim == static_cast<int>(d); });
+}
+
+// Indices of a tensor: [begin, end) of every dim.
+struct Region {
+  Dims begin, end;
+};
+
+Offsets offsets_of(const Layout& layout, const Region& region, size_t d) {
+  Offsets offsets;
+  Dims index(region.end.size(), 0);
+  for (index[d] = region.begin[d]; index[d] < region.end[d]; ++index[d]) offsets.push_back(layout.offset(index));
+  return offsets;
+}
+
+std::vector<Box> boxes_of(const Layout& from, const Layout& to, const Region& region, size_t d) {
+  if (is_blocked(from, d) || is_blocked(to, d)) return boxes_of(offsets_of(from, region, d), offsets_of(to, region, d));
+  const int64_t begin = region.begin[d];
+  return {{begin * from.strides[d], begin * to.strides[d], {{region.end[d] - begin, from.strides[d], to.strides[d]}}}};
+}
+
+std::vector<Box> boxes_of(const Layout& from, const Layout& to, const Region& region) {
+  std::vector<Box> boxes{{}};
+  for (size_t d = 0; d < region.end.size(); ++d) {
+    std::vector<Box> longer;
+    for (const Box& more : boxes_of(from, to, region, d)) {
+      for (Box box : boxes) {
+        box.from += more.from;
+        box.to += more.to;
+        box.axes.insert(box.axes.end(), more.axes.begin(), more.axes.end());
+        longer.push_back(std::move(box));
+      }
+    }
+    boxes = std::move(longer);
+  }
+  return boxes;
+}
+
+class Boxes {
+ public:
+  explicit Boxes(const LayoutCopy& copy) : from_size_(size_of(copy.dtype)), to_size_(size_of(copy.to_dtype)) {
+    // What both sides pad is zero at the source already.
+    const size_t rank = copy.dims.size();
+    Region region{Dims(rank, 0), {}};
+    for (size_t d = 0; d < rank; ++d) region.end.push_back(std::min(copy.from.padded[d], copy.to.padded[d]));
+    add(boxes_of(copy.from, copy.to, region), false);
+    Layout zeros = Layout::plain(copy.dims);
+    std::fill(zeros.strides.begin(), zeros.strides.end(), 0);
+    for (size_t d = 0; d < rank; ++d) {
+      region.begin[d] = region.end[d];
+      region.end[d] = copy.to.padded[d];
+      if (region.begin[d] < region.end[d]) add(boxes_of(zeros, copy.to, region), true);
+      region.begin[d] = 0;
+    }
+  }
+
+  void run(const std::byte* from, std::byte* to) const {
+    for (const Part& part : parts_) part.copy(part.is_zero ? zero : from + part.from, to + part.to);
   }
 
  private:
-  static constexpr int64_t tile = 32;
-  int64_t size(size_t d) const { return static_cast<int64_t>(from_.by_dim[d].size()); }
+  struct Part {
+    StridedCopy copy;
+    bool is_zero;
+    int64_t from, to;  // bytes
+  };
+  alignas(sizeof(double)) static constexpr std::byte zero[sizeof(double)] = {};
 
-  template <class T>
-  void copy_tile(const T* src, T* dst, int64_t first_row, int64_t first_column) const {
-    const int64_t* from_row = from_.by_dim[row_].data();
-    const int64_t* from_column = from_.by_dim[column_].data();
-    const int64_t* to_row = to_.by_dim[row_].data();
-    const int64_t* to_column = to_.by_dim[column_].data();
-    const int64_t last_row = std::min(first_row + tile, size(row_));
-    const int64_t last_column = std::min(first_column + tile, size(column_));
-    for (int64_t r = first_row; r < last_row; ++r) {
-      for (int64_t c = first_column; c < last_column; ++c)
-        dst[to_row[r] + to_column[c]] = src[from_row[r] + from_column[c]];
+  void add(std::vector<Box> boxes, bool is_zero) {
+    for (Box& box : boxes) {
+      const bool narrows = from_size_ != to_size_ && !is_zero;
+      parts_.push_back(
+          {narrows ? StridedCopy::narrowing(std::move(box.axes)) : StridedCopy(std::move(box.axes), to_size_), is_zero,
+           box.from * static_cast<int64_t>(from_size_), box.to * static_cast<int64_t>(to_size_)});
     }
   }
 
-  OffsetTables from_, to_;
-  int64_t count_;
-  bool is_padded_;
-  size_t row_ = 0, column_ = 0;
-  std::vector<size_t> outer_;
+  size_t from_size_, to_size_;
+  std::vector<Part> parts_;
 };
-
-// A dim of size 1 in front, of which there may be several.
-void widen(Dims& dims, Layout& from, Layout& to) {
-  dims.insert(dims.begin(), 1);
-  for (Layout* layout : {&from, &to}) {
-    layout->padded.insert(layout->padded.begin(), 1);
-    layout->strides.insert(layout->strides.begin(), 0);
-    for (auto& block : layout->blocks) ++block.dim;
-  }
-}
-
-// In the layout that it has first.
-Kernel narrow_and_copy(const Node& node, const LayoutCopy& given, const Binding& binding) {
-  const auto* from = static_cast<const float*>(binding.inputs[0]);
-  auto* narrow = static_cast<BFloat16*>(binding.scratch);
-  LayoutCopy copy = given;
-  copy.dtype = given.to_dtype;
-  Settlement none;
-  Kernel move = prepare_layout_copy(node, copy, {{narrow}, binding.outputs, nullptr, &none});
-  return [=, count = given.from.storage_count()](Stream& stream) {
-    parallel_for(count, 1, [=](int64_t begin, int64_t end) { to_bfloat16(from + begin, narrow + begin, end - begin); });
-    move(stream);
-  };
-}
 
 }  // namespace
 
-Settlement settle_layout_copy(const LayoutCopy& copy) {
-  Settlement settlement;
-  if (auto settled = settled_reorder(copy)) {
-    settlement.scratch_bytes = static_cast<int64_t>(settled->descriptor.scratchpad_desc().get_size());
-    settlement.descriptor = *settled;
-  } else if (copy.to_dtype != copy.dtype) {
-    settlement.scratch_bytes = checked_mul(copy.from.storage_count(), static_cast<int64_t>(size_of(copy.to_dtype)));
-  }
-  return settlement;
-}
-
-Kernel prepare_layout_copy(const Node& node, const LayoutCopy& given, const Binding& binding) {
-  const void* from = binding.inputs[0];
-  void* to = binding.outputs[0];
-  if (element_count(given.dims) == 0) return {};
-  if (const auto* settled = std::any_cast<Settled>(&binding.settlement->descriptor)) {
-    BoundPrimitive::Operands operands = {
-        {DNNL_ARG_FROM, dnnl_memory(settled->from, from)},
-        {DNNL_ARG_TO, dnnl_memory(settled->to, to)},
-        {DNNL_ARG_SCRATCHPAD, dnnl_memory(settled->descriptor.scratchpad_desc(), binding.scratch)}};
-    return with_dnnl_errors(node, [&] { return BoundPrimitive(settled->descriptor, operands); });
-  }
-  if (given.to_dtype != given.dtype) return narrow_and_copy(node, given, binding);
-  LayoutCopy copy = given;
-  if (copy.from.blocks.empty() && copy.to.blocks.empty()) {
-    StridedCopy strided(copy_axes(copy.dims, copy.from.strides, copy.to.strides), size_of(copy.dtype));
-    return [=](Stream&) { strided(from, to); };
-  }
-  while (copy.dims.size() < 2) widen(copy.dims, copy.from, copy.to);
-  return with_element_size(node, copy.dtype, [&]<class T>(T) -> Kernel {
-    return [table = TableCopy(copy), from = static_cast<const T*>(from), to = static_cast<T*>(to)](Stream&) {
-      table.run(from, to);
-    };
-  });
+Kernel prepare_layout_copy(const Node& node, const LayoutCopy& copy, const void* from, void* to) {
+  if (element_count(copy.dims) == 0) return {};
+  with_element_size(node, copy.dtype, [](auto) {});  // or it says why not
+  const bool narrows = copy.dtype == DType::f32 && copy.to_dtype == DType::bf16;
+  if (copy.dtype != copy.to_dtype && !narrows)
+    throw UnsupportedError(node.where(), " has no kernel from ", copy.dtype, " to ", copy.to_dtype);
+  return [=, boxes = Boxes(copy)](Stream&) {
+    boxes.run(static_cast<const std::byte*>(from), static_cast<std::byte*>(to));
+  };
 }
 
 }  // namespace graft

@@ -1,5 +1,5 @@
-// Copies a tensor from one layout to another, perhaps from float32 to bfloat16; padding of the destination becomes
-// zero.
+// Copies a tensor from one layout to another, perhaps from float32 to bfloat16. Padding of the destination becomes
+// zero; that of the source is, as it always is.
 #pragma once
 
 #include "ops/op.h"
@@ -13,9 +13,6 @@ struct LayoutCopy {
   DType to_dtype = dtype;
 };
 
-// Scratch and descriptor for prepare_layout_copy, which wants them in its binding.
-Settlement settle_layout_copy(const LayoutCopy& copy);
-// Copies input 0 to output 0.
-Kernel prepare_layout_copy(const Node& node, const LayoutCopy& copy, const Binding& binding);
+Kernel prepare_layout_copy(const Node& node, const LayoutCopy& copy, const void* from, void* to);
 
 }  // namespace graft

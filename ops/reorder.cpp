@@ -28,15 +28,14 @@ LayoutCopy copy_of(const Node& node) {
 
 Settlement settle_reorder(const Node& node, const Settlement*) {
   LayoutCopy copy = copy_of(node);
-  if (copy.dtype != copy.to_dtype || !copy.from.lies_as(copy.to, copy.dims)) return settle_layout_copy(copy);
   Settlement settlement;
-  settlement.views = {{0, 0}};
+  if (copy.dtype == copy.to_dtype && copy.from.lies_as(copy.to, copy.dims)) settlement.views = {{0, 0}};
   return settlement;
 }
 
 Kernel prepare_reorder(const Node& node, const Binding& binding) {
   if (!binding.settlement->views.empty()) return {};
-  return prepare_layout_copy(node, copy_of(node), binding);
+  return prepare_layout_copy(node, copy_of(node), binding.inputs[0], binding.outputs[0]);
 }
 
 Vals reorder_rule(Gradient& g) { return {g.dy(0)}; }

@@ -42,15 +42,14 @@ LayoutCopy copy_of(const Node& node) {
 
 Settlement settle_transpose(const Node& node, const Settlement*) {
   LayoutCopy copy = copy_of(node);
-  if (copy.from != copy.to) return settle_layout_copy(copy);
   Settlement settlement;
-  settlement.views = {{0, 0}};
+  if (copy.from == copy.to) settlement.views = {{0, 0}};
   return settlement;
 }
 
 Kernel prepare_transpose(const Node& node, const Binding& binding) {
   if (!binding.settlement->views.empty()) return {};
-  return prepare_layout_copy(node, copy_of(node), binding);
+  return prepare_layout_copy(node, copy_of(node), binding.inputs[0], binding.outputs[0]);
 }
 
 Vals transpose_rule(Gradient& g) { return {transpose(g.dy(0), inverse_perm(transpose_perm(g.node())))}; }

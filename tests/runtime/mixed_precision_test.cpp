@@ -1,6 +1,7 @@
 // Training with bfloat16 between operators, beside the same in float32.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/session.h"
@@ -96,6 +97,23 @@ TEST_P(MixedPrecision, KeepsStatesAndOutputsInFloat32) {
   for (const auto& state : graph.states) EXPECT_NE(state.in->dtype, DType::bf16) << state.in->name;
   for (const Value* output : graph.outputs) EXPECT_NE(output->dtype, DType::bf16) << output->name;
   EXPECT_EQ(session.mixed_nodes().low > 0, has_bfloat16());
+}
+
+// A copy takes memory from then on: nothing but other copies and updates runs between it and who reads it.
+TEST_P(MixedPrecision, CopiesWeightsRightBeforeTheyAreRead) {
+  const Network& network = GetParam();
+  Session session(network.make(), {});
+  auto programs = session.training({{"x", network.x}}, options_for(session, DType::bf16));
+  const std::vector<const Node*> nodes = programs.step->step_nodes();
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (nodes[i]->type != "Reorder" || !nodes[i]->inputs[0]->is_state()) continue;
+    const auto& readers = nodes[i]->outputs[0]->users;
+    EXPECT_EQ(nodes[i]->provenance.direction, readers.front()->provenance.direction);
+    for (size_t j = i + 1; j < nodes.size() && !std::count(readers.begin(), readers.end(), nodes[j]); ++j) {
+      const bool is_update = nodes[j]->provenance.direction == Direction::optimiser;
+      EXPECT_TRUE(is_update || nodes[j]->type == "Reorder" || nodes[j]->type == "Cast") << nodes[j]->where();
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Of, MixedPrecision, testing::ValuesIn(test::built()),
