@@ -111,16 +111,14 @@ Layout layout_of(const ConvProblem& p) {
 
 }  // namespace
 
-// Products of many channels are left to oneDNN, whose are as fast.
+// Where many channels become few oneDNN's kernels are as fast.
 bool narrow_fits(const ConvProblem& p) {
   constexpr int64_t few = 32, many = 4096;  // channels, pixels
   const bool plain = p.dtype == DType::f32 && p.group == 1 && !p.empty() && p.x.size() > 2 &&
                      is_all(p.window.kernel, 1) && is_all(p.window.strides, 1) && is_all(p.window.begin, 0) &&
                      is_all(p.window.end, 0) && (p.slots.way == ConvWay::weights || !p.bias);
   if (!plain) return false;
-  int64_t channels = std::min(p.w[0], p.w[1]);
-  if (p.slots.way == ConvWay::forward) channels = p.w[1];
-  if (p.slots.way == ConvWay::data) channels = p.w[0];
+  const int64_t channels = p.slots.way == ConvWay::data ? p.w[0] : p.w[1];
   return channels <= few && channels >= channel_block() && element_count(p.x) / p.x[1] >= many;
 }
 
