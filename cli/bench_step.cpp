@@ -98,6 +98,7 @@ class BenchStep {
     Machine machine = measure();
     step_ = benchmark(session, training, machine.limits);
     mixed_ = session.mixed_nodes();
+    narrowed_ = session.narrowed();
     recomputed_ = session.recomputed();
     on_disk_ = session.store().on_disk();
     warn_of_memory(on_disk_);
@@ -177,6 +178,7 @@ class BenchStep {
                    "{} descriptors in {} steps; compiled in {:.0f} ms\n\n",
                    counters.kernels, counters.reorders, counters.working_copies, step_.times.allocations,
                    step_.times.descriptors, step_.times.steps, step_.compile_seconds * 1e3);
+    if (narrowed_.values > 0) fmt::format_to(at, "{}\n\n", graft::to_text(narrowed_));
     if (recomputed_.nodes > 0) fmt::format_to(at, "{}\n\n", graft::to_text(recomputed_));
     if (on_disk_.bytes > 0) fmt::format_to(at, "{}\n\n", graft::to_text(on_disk_));
     if (config_.dtype == "bf16") fmt::format_to(at, "{}\n\n", graft::to_text(mixed_));
@@ -190,6 +192,7 @@ class BenchStep {
   int64_t samples_ = 0;
   StepBenchmark step_;
   MixedNodes mixed_;
+  NarrowedValues narrowed_;
   Recomputed recomputed_;
   ParameterStore::OnDisk on_disk_;
   Progress progress_;
@@ -204,8 +207,9 @@ void add_bench_step(CLI::App& bench) {
   add_model(verb, options->model);
   add_batch(verb, options->batch);
   add_dims(verb, options->dims);
-  config->settings.attach(verb, {"output", "loss", "optimizer", "clip-norm", "freeze", "train", "batchnorm", "dtype",
-                                 "device", "recompute", "memory-limit", "optimizer-state", "autotune", "disable"});
+  config->settings.attach(
+      verb, {"output", "loss", "optimizer", "clip-norm", "freeze", "train", "batchnorm", "dtype", "device", "recompute",
+             "saved-activations", "memory-limit", "optimizer-state", "autotune", "disable"});
   add_seconds(verb, options->timing.seconds, "Time for timed steps, about");
   verb.add_option("--rounds", options->timing.rounds, "Timed steps at least (default 5)")
       ->check(CLI::Range(int64_t{1}, int64_t{100000}))

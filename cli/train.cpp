@@ -179,6 +179,7 @@ class TrainRun {
       if (recomputed.nodes > 0 || !config_.recompute.empty() || !config_.memory_limit.empty())
         progress.note(to_text(recomputed));
       say_where(model_->session().store().on_disk(), progress);
+      if (config_.saved_activations == "bf16") progress.note(to_text(model_->session().narrowed()));
       if (config_.dtype == "bf16") progress.note(to_text(model_->session().mixed_nodes()));
     };
     callbacks.on_epoch_begin = [&, epochs = epochs()](int64_t epoch, int64_t batches) {

@@ -83,6 +83,10 @@ TrainConfig::TrainConfig() {
       "What backward reads is computed again instead of kept: nothing; what costs next to nothing and what "
       "--memory-limit wants (default); or all that makes the step smaller",
       "none|auto|all", {"none", "auto", "all"});
+  add("saved-activations", &saved_activations,
+      "Type in which activations wait for backward: bf16 takes half the bytes and rounds gradients to about 3 digits; "
+      "the step's loss and outputs stay as they are",
+      "f32|bf16", {"f32", "bf16"});
   add("memory-limit", &memory_limit, "Most that a step may take: 500M, 1.5G, 2GiB (units are powers of 1024)", "SIZE");
   add("optimizer-state", &optimizer_state,
       "Where the moments of the optimiser lie: on disk, in --out, where the step exceeds --memory-limit otherwise "
@@ -177,6 +181,7 @@ TrainerOptions TrainConfig::trainer_options() const {
                          .value_or(OptimiserState::automatic);
   memory.folder = out;
   if (!recompute.empty()) memory.recompute = parse_recompute(recompute);
+  options.training.saved = saved_activations == "bf16" ? DType::bf16 : DType::f32;
   options.training.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   options.schedule = {.decay = parse_decay(schedule), .rate = lr, .warmup = warmup, .end_rate = end_lr};
   if (epochs && *epochs < 0) throw UsageError("--epochs wants 0 or more, got ", *epochs);
@@ -303,6 +308,12 @@ Recompute parse_recompute(const std::string& name) {
       choice<Recompute>(name, {{"none", Recompute::none}, {"auto", Recompute::automatic}, {"all", Recompute::all}});
   if (!known) throw UsageError("--recompute wants none, auto or all, got \"", name, '"');
   return *known;
+}
+
+std::string to_text(const NarrowedValues& found) {
+  constexpr double mb = 1 << 20;
+  return fmt::format("saved activations: {} of them as bfloat16, {:.1f} MB less than float32 in all", found.values,
+                     static_cast<double>(found.bytes) / mb);
 }
 
 std::string to_text(const Recomputed& found) {

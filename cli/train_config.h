@@ -31,7 +31,7 @@ struct TrainConfig {
   bool nesterov = false;
   std::vector<std::string> freeze, train, disable;
   std::string batchnorm = "live", dtype = "f32", export_dtype = "f32", device = "cpu", monitor = "loss";
-  std::string recompute, memory_limit, optimizer_state = "auto";
+  std::string recompute, memory_limit, optimizer_state = "auto", saved_activations = "f32";
   bool autotune = false;
   int64_t patience = 0, seed = 42, loader_threads = 1;
   std::string on_bad_sample = "fail", length_buckets = "on", cache_features = "off", cache_limit;
@@ -70,6 +70,8 @@ std::string to_text(const MixedNodes& nodes);
 std::string to_text(const AutotuneReport& report);
 // "recompute: 40 values, planned peak 930.6 -> 465.0 MB, about +3.1 % work", for the log.
 std::string to_text(const Recomputed& found);
+// "saved activations: ...", for the log.
+std::string to_text(const NarrowedValues& found);
 // "optimizer state: 174.0 MB in a file in /tmp", for the log.
 std::string to_text(const ParameterStore::OnDisk& states);
 // Where their folder is no disk.

@@ -27,6 +27,8 @@ class Choices {
       if (how != asked_.memory.recompute)
         add(name, [&, how = how](TrainingOptions& options) { options.memory.recompute = how; });
     }
+    if (asked_.dtype == DType::f32 && asked_.saved == DType::f32)
+      add("--saved-activations bf16", [](TrainingOptions& options) { options.saved = DType::bf16; });
     if (asked_.memory.optimiser != OptimiserState::disk) add_disk();
     add_features();
     return std::move(choices_);

@@ -40,8 +40,8 @@ std::string key_of(const TrainingOptions& o) {
   out << o.output << '|' << o.batchnorm_live << o.accumulate << '|' << o.clip_norm << '|' << key_of(o.loss) << '|'
       << static_cast<int>(rule.type) << '|' << rule.momentum << '|' << rule.dampening << '|' << rule.nesterov << '|'
       << rule.beta1 << '|' << rule.beta2 << '|' << rule.eps << '|' << rule.weight_decay;
-  std::string key = cat(out.str(), '|', o.dtype, '|', static_cast<int>(o.memory.recompute), '|', o.memory.limit, '|',
-                        static_cast<int>(o.memory.optimiser));
+  std::string key = cat(out.str(), '|', o.dtype, '|', o.saved, '|', static_cast<int>(o.memory.recompute), '|',
+                        o.memory.limit, '|', static_cast<int>(o.memory.optimiser));
   for (const auto& name : o.trainable) key += '|' + name;
   return key;
 }
@@ -201,16 +201,20 @@ void Session::forget_programs() {
   arena_ = nullptr;
 }
 
-void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch, DType dtype) {
+void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch, const Precision& precision) {
   graph.prune();
   fuse(graph, options_.disabled);
   if (!options_.disabled.count("sparse_gradients")) sparse_gradients(graph);
   if (!options_.disabled.count("skip_padding")) skip_padding(graph);
   graph.sort();
   if (watch) watch("fuse", graph);
-  if (dtype == DType::bf16) {
+  if (precision.dtype == DType::bf16) {
     mixed_nodes_ = mix_precision(graph);
     if (watch) watch("mix_precision", graph);
+  }
+  if (precision.saved == DType::bf16) {
+    narrowed_ = narrow_saved(graph);
+    graph.sort();
   }
   std::map<std::string, Layout> masters;
   for (const auto& state : graph.states) {
@@ -237,7 +241,7 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
 std::shared_ptr<Program> Session::compile(const std::string& key, std::unique_ptr<Graph> graph,
                                           const MayLayOut& may_lay_out, const CompileOptions& options) {
   make_room();
-  finish(*graph, may_lay_out, {}, options.dtype);
+  finish(*graph, may_lay_out, {}, options.precision);
   if (autotuner_) autotuner_->tune(*graph);
   if (options.fit) options.fit(*graph);
   place_states(*graph, options.folder);
@@ -375,7 +379,7 @@ TrainingPrograms Session::training(const std::map<std::string, Dims>& dims, cons
       refuse(dims, options, recomputed_.peak_after);
   };
   programs.step = compile(key, std::move(graph), settled ? leave_all : lays_out_step(options),
-                          {.dtype = options.dtype, .fit = fit, .folder = options.memory.folder});
+                          {.precision = precision_of(options), .fit = fit, .folder = options.memory.folder});
   settled_.insert(configuration);
   // Parameters and accumulators lie as the steps want them. It runs while the outputs of a step are still wanted.
   MayLayOut lays_out_apply = [](const State& state) { return state.in->kind == StateKind::moment; };
@@ -427,7 +431,7 @@ PlannedStep Session::plan_training(const std::map<std::string, Dims>& dims, cons
   auto graph = training_graph(dims, options, &apply, {});
   // Kernels are not asked about sizes that no memory holds: libraries crash there, or take minutes.
   for (const Value* input : graph->inputs) require_memory(byte_count(input->dtype, input->dims));
-  finish(*graph, lays_out_step(options), {}, options.dtype);
+  finish(*graph, lays_out_step(options), {}, precision_of(options));
   Recomputed found = fit_memory(*graph, options.memory);
   require_memory(found.peak_after);
   graph->sort();
@@ -460,8 +464,9 @@ std::string Session::text_after(const std::string& pass, const std::map<std::str
   try {
     auto graph = options ? training_graph(dims, *options, &apply, watch) : specialised(dims, Mode::infer, {}, watch);
     if (!options) fold(*graph, trained_);
-    DType dtype = options ? options->dtype : DType::f32;
-    if (text.empty()) finish(*graph, options ? lays_out_step(*options) : leave_all, watch, dtype);
+    if (text.empty())
+      finish(*graph, options ? lays_out_step(*options) : leave_all, watch,
+             options ? precision_of(*options) : Precision{});
   } catch (const Error&) {
     if (text.empty()) throw;  // what a later pass refuses was printed before
   }

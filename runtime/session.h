@@ -50,6 +50,8 @@ struct TrainingOptions {
   // bf16: mixed precision. What lies between operators and the copies of weights that they read are bfloat16; weights,
   // their gradients, sums, statistics and the loss stay float32.
   DType dtype = DType::f32;
+  // bf16: what backward reads of forward is kept as bfloat16, see narrow_saved.
+  DType saved = DType::f32;
   // Of the step; with accumulation the other Program comes on top.
   MemoryOptions memory;
 };
@@ -141,6 +143,8 @@ class Session {
   ProgramCounts program_counts() const;
   // Of the last training Program that was compiled in mixed precision.
   const MixedNodes& mixed_nodes() const { return mixed_nodes_; }
+  // Of the training Program that was compiled last.
+  const NarrowedValues& narrowed() const { return narrowed_; }
   // Of the last training Program that was compiled.
   const Recomputed& recomputed() const { return recomputed_; }
   // Gives up all Programs, for what comes next to have their memory.
@@ -168,9 +172,13 @@ class Session {
   // The passes behind differentiation, up to final layouts. A state in the store that still lies plain may be laid
   // otherwise where `may_lay_out` says so; Programs that read it are compiled again.
   using MayLayOut = std::function<bool(const State&)>;
-  void finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch, DType dtype = DType::f32);
+  struct Precision {
+    DType dtype = DType::f32, saved = DType::f32;
+  };
+  static Precision precision_of(const TrainingOptions& options) { return {options.dtype, options.saved}; }
+  void finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& watch, const Precision& precision);
   struct CompileOptions {
-    DType dtype = DType::f32;
+    Precision precision = {};
     bool shares_arena = true;
     std::function<void(Graph&)> fit = {};  // runs last, on the graph of the Program
     std::string folder = {};               // for states that go to the disk
@@ -202,6 +210,7 @@ class Session {
   int64_t asked_ = 0;
   ProgramCounts counts_;
   MixedNodes mixed_nodes_;
+  NarrowedValues narrowed_;
   Recomputed recomputed_;
   // Parameters of the training configuration that was asked for last. Programs that only read do not fold them either:
   // they would have to do so whenever they run.

@@ -89,7 +89,7 @@ const FrozenPart& Session::split(const std::map<std::string, Dims>& dims, const 
   split_ = std::move(split);
   trained_ = trainable;
   auto frozen = frozen_graph(dims);
-  finish(*frozen, [](const State&) { return false; }, {});
+  finish(*frozen, [](const State&) { return false; }, {}, {});
   for (const Value* output : frozen->outputs) {
     const Node* maker = output->producer;  // outputs are plain
     const Value* laid = maker && maker->domain == "graft" && maker->type == "Reorder" ? maker->inputs[0] : output;

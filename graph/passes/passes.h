@@ -105,6 +105,15 @@ struct MixedNodes {
 // outputs of the graph stay float32. The graph is sorted. Nothing changes on a machine that does not multiply bfloat16.
 MixedNodes mix_precision(Graph& graph);
 
+// What narrow_saved found: values, and their bytes as bfloat16.
+struct NarrowedValues {
+  int64_t values = 0, bytes = 0;
+};
+
+// Keeps what backward reads of forward as bfloat16: half the bytes, and gradients that are rounded as those of mixed
+// precision; forward stays as it is. The graph is sorted.
+NarrowedValues narrow_saved(Graph& graph);
+
 // Marks the nodes that depend on constants and unwritten states only: they run when states are bound, not every step.
 void split_prologue(Graph& graph);
 

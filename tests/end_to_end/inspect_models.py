@@ -89,6 +89,7 @@ def check_choices(graft, checks, models):
     cnn, mb = models / "small_cnn.onnx", 1 << 20
     flags = {"as asked": [], "all parameters": None, "--dtype bf16": ["--dtype", "bf16"],
              "--recompute none": ["--recompute", "none"], "--recompute all": ["--recompute", "all"],
+             "--saved-activations bf16": ["--saved-activations", "bf16"],
              "--optimizer-state disk": ["--optimizer-state", "disk"]}
     report = report_of(graft, cnn, "--train", "fc.*", "--batch", 4)
     step = report["training_steps"][0]

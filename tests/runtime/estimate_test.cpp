@@ -65,6 +65,9 @@ TEST_P(EstimateOf, ChoicesAreWhatTheirProgramsTake) {
     options.memory.recompute = recompute;
     expect(name, options);
   }
+  TrainingOptions narrow = asked;
+  narrow.saved = DType::bf16;
+  expect("--saved-activations bf16", narrow);
   TrainingOptions on_disk = asked;
   on_disk.memory.optimiser = OptimiserState::disk;
   expect("--optimizer-state disk", on_disk);
