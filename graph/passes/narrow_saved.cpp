@@ -24,6 +24,16 @@ bool shows_its_operand(const Node& node) {
   return node.domain.empty() && types.contains(node.type);
 }
 
+// A comparison in backward, as that of a maximum with what it is the maximum of, wants both as forward had them.
+bool is_compared_late(const Value& value) {
+  return std::any_of(value.users.begin(), value.users.end(), [](const Node* user) {
+    if (!is_late(*user) || user->outputs.empty() || !user->outputs[0]) return false;
+    const Value& result = *user->outputs[0];
+    const bool moves = shows_its_operand(*user) || user->type == "Expand" || user->type == "Transpose";
+    return result.dtype == DType::boolean || (moves && is_compared_late(result));
+  });
+}
+
 // Whose bytes a value is likely to show.
 const Value* root_of(const Value* value) {
   while (value->producer && shows_its_operand(*value->producer) && value->producer->inputs[0])
@@ -69,7 +79,7 @@ class Narrower {
   // Where several values show the same bytes, one of them in float32 would keep them all.
   bool pays(const Value& value) const {
     return value.dtype == DType::f32 && !value.opaque && value.shaped() && is_read_late(value) &&
-           !kept_.contains(&value) && byte_count(value.dtype, value.dims) >= worth_it &&
+           !kept_.contains(&value) && byte_count(value.dtype, value.dims) >= worth_it && !is_compared_late(value) &&
            shown_.at(root_of(&value)) == 1 && root_of(&value)->producer && !kept_.contains(root_of(&value));
   }
 
