@@ -16,11 +16,7 @@ namespace graft::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 template <class D>
-HWY_INLINE hn::Vec<D> load(D d, const float* from) {
-  return hn::LoadU(d, from);
-}
-template <class D>
-HWY_INLINE hn::Vec<D> load(D d, const double* from) {
+HWY_INLINE hn::Vec<D> load(D d, const hn::TFromD<D>* from) {
   return hn::LoadU(d, from);
 }
 template <class D>
@@ -53,11 +49,7 @@ HWY_INLINE hn::Vec<hn::Rebind<uint16_t, D>> rounded_to_bfloat16([[maybe_unused]]
 }
 
 template <class D>
-HWY_INLINE void store(hn::Vec<D> x, D d, float* to) {
-  hn::StoreU(x, d, to);
-}
-template <class D>
-HWY_INLINE void store(hn::Vec<D> x, D d, double* to) {
+HWY_INLINE void store(hn::Vec<D> x, D d, hn::TFromD<D>* to) {
   hn::StoreU(x, d, to);
 }
 template <class D>
@@ -68,11 +60,7 @@ HWY_INLINE void store(hn::Vec<D> x, D d, BFloat16* to) {
 // The same past the caches, for what is too large to be found there later: that saves reading the lines that are
 // written. `to` is aligned to the vector; hwy::FlushStream() follows.
 template <class D>
-HWY_INLINE void stream(hn::Vec<D> x, D d, float* to) {
-  hn::Stream(x, d, to);
-}
-template <class D>
-HWY_INLINE void stream(hn::Vec<D> x, D d, double* to) {
+HWY_INLINE void stream(hn::Vec<D> x, D d, hn::TFromD<D>* to) {
   hn::Stream(x, d, to);
 }
 template <class D>

@@ -28,8 +28,8 @@ class ChannelPasses {
         std::max<int64_t>(view_.batch * block_elements() * static_cast<int64_t>(element_size) * operands, 1);
     // Where the cache holds a block of each thread, threads take whole blocks; they share the others, so many at a
     // time.
-    owned_ = bytes <= cache_bytes / threads ? view_.blocks / threads * threads : 0;
-    together_ = std::clamp<int64_t>(cache_bytes / bytes, 1, std::max<int64_t>(view_.blocks - owned_, 1));
+    owned_ = bytes <= half_cache_bytes / threads ? view_.blocks / threads * threads : 0;
+    together_ = std::clamp<int64_t>(half_cache_bytes / bytes, 1, std::max<int64_t>(view_.blocks - owned_, 1));
   }
 
   const ChannelView& view() const { return view_; }
@@ -80,9 +80,6 @@ class ChannelPasses {
   }
 
  private:
-  // Memory that both passes over all threads' blocks may fill: about half of a last-level cache.
-  static constexpr int64_t cache_bytes = int64_t{16} << 20;
-
   int64_t block_elements() const { return view_.spatial * view_.width; }
 
   ChannelPiece piece(int64_t block, int64_t p) const {

@@ -14,16 +14,18 @@ Layout channels_last(const Dims& dims) {
 
 }  // namespace
 
-Layout blocked_channels(const Dims& dims, int64_t width) {
+Layout blocked_axis(const Dims& dims, size_t axis, int64_t width) {
   Dims outer = dims;
-  outer[1] = (dims[1] + width - 1) / width;
+  outer[axis] = (dims[axis] + width - 1) / width;
   Layout layout = Layout::plain(outer);
   for (int64_t& stride : layout.strides) stride = checked_mul(stride, width);
   layout.padded = dims;
-  layout.padded[1] = checked_mul(outer[1], width);
-  layout.blocks = {{1, width}};
+  layout.padded[axis] = checked_mul(outer[axis], width);
+  layout.blocks = {{static_cast<int>(axis), width}};
   return layout;
 }
+
+Layout blocked_channels(const Dims& dims, int64_t width) { return blocked_axis(dims, 1, width); }
 
 std::optional<ChannelView> channel_view(const Dims& dims, const Layout& layout) {
   if (dims.size() < 2) return std::nullopt;

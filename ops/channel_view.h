@@ -25,7 +25,12 @@ std::optional<ChannelView> channel_view(const Dims& dims, const Layout& layout);
 // The view of a value that a kernel settled on. UnsupportedError where there is none.
 ChannelView channel_view(const Node& node, const Value& value);
 
-// Blocks of `width` channels, the last one padded.
+// About half of a last-level cache.
+constexpr int64_t half_cache_bytes = int64_t{16} << 20;
+
+// Blocks of `width` indices of an axis, the last one padded.
+Layout blocked_axis(const Dims& dims, size_t axis, int64_t width);
+// Of channels.
 Layout blocked_channels(const Dims& dims, int64_t width);
 // The layout of a tensor of other dims that lies as `layout` does on `dims`: plain, channels-last or as wide blocks.
 Layout layout_alike(const Layout& layout, const Dims& dims, const Dims& other);

@@ -39,6 +39,13 @@ Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& bind
 
 bool ConvProblem::empty() const { return element_count(x) == 0 || element_count(w) == 0 || element_count(y) == 0; }
 
+bool ConvProblem::is_pointwise() const {
+  auto all = [](const Dims& values, int64_t value) {
+    return std::all_of(values.begin(), values.end(), [value](int64_t v) { return v == value; });
+  };
+  return all(window.kernel, 1) && all(window.strides, 1) && all(window.begin, 0) && all(window.end, 0);
+}
+
 int64_t ConvProblem::multiplications() const {
   return checked_mul(element_count(w), checked_mul(y[0], element_count(spatial_dims(y))));
 }

@@ -25,6 +25,7 @@ struct ConvProblem {
   bool bias = false;
 
   bool empty() const;
+  bool is_pointwise() const;  // windows of one pixel, each at its own place
   int64_t multiplications() const;
 };
 
@@ -40,6 +41,11 @@ inline Value* conv_value(const Node& node, int slot) {
 inline void* conv_address(const Binding& binding, int slot) {
   if (slot < 0) return binding.out<void>(conv_output(slot));
   return const_cast<void*>(binding.in<void>(static_cast<size_t>(slot)));
+}
+
+inline void set_layout(Candidate& candidate, int slot, const Layout& layout) {
+  if (slot < 0) candidate.outputs[conv_output(slot)] = layout;
+  else candidate.inputs[static_cast<size_t>(slot)] = layout;
 }
 
 // Bytes of a piece of scratch, with what aligns the one behind it.

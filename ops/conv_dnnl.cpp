@@ -196,11 +196,6 @@ struct Settled {
   memory::desc w;  // of the value
 };
 
-void set_layout(Candidate& candidate, int slot, const Layout& layout) {
-  if (slot < 0) candidate.outputs[conv_output(slot)] = layout;
-  else candidate.inputs[static_cast<size_t>(slot)] = layout;
-}
-
 // ConvTranspose: x[n,c,...] += bias[c] after the backward primitive, which takes no bias.
 Kernel then_add_bias(const Node& node, const ConvProblem& p, const Binding& binding, Kernel convolve) {
   if (!p.bias || p.slots.way != ConvWay::data) return convolve;
@@ -263,20 +258,14 @@ std::vector<Candidate> propose_conv(const Node& node) {
   if (whole_blocks && (plan->x_layout != blocked.x || plan->y_layout != blocked.y))
     candidates.insert(candidates.begin(), candidate_of(*plan_for(node, p, &blocked)));
   candidates.insert(candidates.begin(), best);
-  if (pointwise_fits(p)) {
-    Candidate pointwise = best;
-    propose_pointwise(p, pointwise);
-    constexpr double faster = 0.8;
-    pointwise.cost = plan->cost * faster;
-    candidates.insert(candidates.begin(), pointwise);
-  }
-  if (narrow_fits(p)) {
-    Candidate narrow = best;
-    propose_narrow(p, narrow);
-    constexpr double faster = 0.5;
-    narrow.cost = plan->cost * faster;
-    candidates.insert(candidates.begin(), narrow);
-  }
+  auto add = [&](void (*propose)(const ConvProblem&, Candidate&), double of_its_cost) {
+    Candidate other = best;
+    propose(p, other);
+    other.cost = plan->cost * of_its_cost;
+    candidates.insert(candidates.begin(), other);
+  };
+  if (pointwise_fits(p)) add(propose_pointwise, 0.8);
+  if (narrow_fits(p)) add(propose_narrow, 0.5);
   if (winograd_fits(node, p)) candidates.insert(candidates.begin(), propose_winograd(node, p));
   return candidates;
 }

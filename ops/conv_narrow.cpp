@@ -1,6 +1,7 @@
 // 1x1 convolutions of few channels over many pixels, forward and both gradients, by ops/narrow_loops: memory is their
 // limit, and oneDNN's kernels reach a third of it.
 #include <algorithm>
+#include <numeric>
 
 #include "ops/channel_view.h"
 #include "ops/conv.h"
@@ -11,18 +12,12 @@
 namespace graft {
 namespace {
 
-bool is_all(const Dims& values, int64_t value) {
-  return std::all_of(values.begin(), values.end(), [&](int64_t v) { return v == value; });
-}
-
 // Samples in pieces of a few pixels, as items of work.
 struct Pieces {
-  int64_t samples = 0, pixels = 0, of_sample = 0;
+  int64_t samples, pixels, of_sample;
 
-  explicit Pieces(const ConvProblem& p)
-      : samples(p.x[0]),
-        pixels(element_count(p.x) / (p.x[0] * p.x[1])),
-        of_sample((pixels + narrow_pixels - 1) / narrow_pixels) {}
+  explicit Pieces(const ChannelView& view)
+      : samples(view.batch), pixels(view.spatial), of_sample((pixels + narrow_pixels - 1) / narrow_pixels) {}
   int64_t count() const { return samples * of_sample; }
 
   // f(sample, first pixel, pixels) for items [begin, end), those of a sample together.
@@ -37,21 +32,14 @@ struct Pieces {
   }
 };
 
-// An activation [N][C/W][pixels][W].
-struct Activation {
-  NarrowMap map;
-  int64_t sample, width;  // elements from a sample to the next one, of a pixel
-
-  Activation(int64_t channels, const Pieces& pieces, int64_t block)
-      : map{channels, pieces.pixels * block},
-        sample((channels + block - 1) / block * pieces.pixels * block),
-        width(block) {}
-  int64_t at(int64_t n, int64_t pixel) const { return n * sample + pixel * width; }
-};
+NarrowMap map_of(const ChannelView& view) { return {view.channels, view.spatial * view.width}; }
+int64_t at(const ChannelView& view, int64_t sample, int64_t pixel) {
+  return view.offset(sample, 0) + pixel * view.width;
+}
 
 struct NarrowProduct {
   Pieces pieces;
-  Activation from, to;
+  ChannelView from, to;
   bool streams;
   const float *source, *w;
   float* result;
@@ -59,7 +47,8 @@ struct NarrowProduct {
   void operator()(Stream&) const {
     for_slices(pieces.count(), thread_count(), [&](int64_t, int64_t begin, int64_t end) {
       pieces.each(begin, end, [&](int64_t n, int64_t pixel, int64_t count) {
-        narrow_product(source + from.at(n, pixel), from.map, w, result + to.at(n, pixel), to.map, count, streams);
+        narrow_product(source + at(from, n, pixel), map_of(from), w, result + at(to, n, pixel), map_of(to), count,
+                       streams);
       });
     });
   }
@@ -70,7 +59,7 @@ constexpr int64_t parts = 16;
 
 struct NarrowWeightGradient {
   Pieces pieces;
-  Activation from, to;
+  ChannelView from, to;
   int64_t weights;  // with padding
   const float *x, *dy;
   float *dw, *sums;
@@ -82,7 +71,7 @@ struct NarrowWeightGradient {
         std::fill_n(mine, weights, 0.0F);
         const int64_t count = pieces.count();
         pieces.each(count * part / parts, count * (part + 1) / parts, [&](int64_t n, int64_t pixel, int64_t pixels) {
-          narrow_weight_gradient(x + from.at(n, pixel), from.map, dy + to.at(n, pixel), to.map, pixels, mine);
+          narrow_weight_gradient(x + at(from, n, pixel), map_of(from), dy + at(to, n, pixel), map_of(to), pixels, mine);
         });
       }
     });
@@ -94,42 +83,22 @@ struct NarrowWeightGradient {
   }
 };
 
-// [M/W][C][1][1][W], or of data [C/W][M][1][1][W]
-Layout layout_of(const ConvProblem& p) {
-  const int64_t width = channel_block();
-  const int axis = p.slots.way == ConvWay::data ? 1 : 0, other = 1 - axis;
-  const int64_t blocks = (p.w.at(axis) + width - 1) / width;
-  Layout layout;
-  layout.padded = p.w;
-  layout.padded.at(axis) = checked_mul(blocks, width);
-  layout.blocks = {{axis, width}};
-  layout.strides.assign(p.w.size(), width);
-  layout.strides.at(other) = width;
-  layout.strides.at(axis) = checked_mul(p.w.at(other), width);
-  return layout;
-}
-
 }  // namespace
 
 // Where many channels become few oneDNN's kernels are as fast.
 bool narrow_fits(const ConvProblem& p) {
   constexpr int64_t few = 32, many = 4096;  // channels, pixels
-  const bool plain = p.dtype == DType::f32 && p.group == 1 && !p.empty() && p.x.size() > 2 &&
-                     is_all(p.window.kernel, 1) && is_all(p.window.strides, 1) && is_all(p.window.begin, 0) &&
-                     is_all(p.window.end, 0) && (p.slots.way == ConvWay::weights || !p.bias);
+  const bool plain = p.dtype == DType::f32 && p.group == 1 && !p.empty() && p.x.size() > 2 && p.is_pointwise() &&
+                     (p.slots.way == ConvWay::weights || !p.bias);
   if (!plain) return false;
   const int64_t channels = p.slots.way == ConvWay::data ? p.w[0] : p.w[1];
   return channels <= few && channels >= channel_block() && element_count(p.x) / p.x[1] >= many;
 }
 
 void propose_narrow(const ConvProblem& p, Candidate& candidate) {
-  auto set = [&](int slot, const Layout& layout) {
-    if (slot < 0) candidate.outputs[conv_output(slot)] = layout;
-    else candidate.inputs[static_cast<size_t>(slot)] = layout;
-  };
-  set(p.slots.x, blocked_channels(p.x, channel_block()));
-  set(p.slots.y, blocked_channels(p.y, channel_block()));
-  set(p.slots.w, layout_of(p));
+  set_layout(candidate, p.slots.x, blocked_channels(p.x, channel_block()));
+  set_layout(candidate, p.slots.y, blocked_channels(p.y, channel_block()));
+  set_layout(candidate, p.slots.w, narrow_weights_layout(p));
 }
 
 bool takes_narrow(const Node& node, const ConvProblem& p) {
@@ -137,31 +106,39 @@ bool takes_narrow(const Node& node, const ConvProblem& p) {
          conv_value(node, p.slots.y)->layout == blocked_channels(p.y, channel_block());
 }
 
-Layout narrow_weights_layout(const ConvProblem& p) { return layout_of(p); }
+// [M/W][C][1][1][W], or of data [C/W][M][1][1][W]
+Layout narrow_weights_layout(const ConvProblem& p) {
+  if (p.slots.way != ConvWay::data) return blocked_axis(p.w, 0, channel_block());
+  Dims turned = p.w;
+  std::vector<int64_t> order(p.w.size());
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::swap(turned[0], turned[1]);
+  std::swap(order[0], order[1]);
+  return blocked_axis(turned, 0, channel_block()).transposed(order);
+}
 
 Settlement settle_narrow(const Node& node, const ConvProblem& p) {
   Settlement settlement;
   if (p.slots.way != ConvWay::weights) return settlement;
-  const int64_t floats = checked_mul(parts, layout_of(p).storage_count());
+  const int64_t floats = checked_mul(parts, narrow_weights_layout(p).storage_count());
   settlement.scratch_bytes = checked_add(checked_mul(floats, int64_t{sizeof(float)}), bias_gradient_scratch(node, p));
   return settlement;
 }
 
 Kernel prepare_narrow(const Node& node, const ConvProblem& p, const Binding& binding) {
-  constexpr int64_t cache_bytes = int64_t{16} << 20;  // about half of a last-level cache
-  const Pieces pieces(p);
-  const int64_t width = channel_block();
-  const Activation of_x(p.w[1], pieces, width), of_y(p.w[0], pieces, width);
+  const ChannelView of_x = channel_view(node, *conv_value(node, p.slots.x));
+  const ChannelView of_y = channel_view(node, *conv_value(node, p.slots.y));
+  const Pieces pieces(of_x);
   auto* x = static_cast<float*>(conv_address(binding, p.slots.x));
   auto* y = static_cast<float*>(conv_address(binding, p.slots.y));
   auto* w = static_cast<float*>(conv_address(binding, p.slots.w));
-  auto large = [&](const Activation& a) { return pieces.samples * a.sample * int64_t{sizeof(float)} > cache_bytes; };
+  auto large = [](const ChannelView& a) { return a.storage_count() * int64_t{sizeof(float)} > half_cache_bytes; };
   switch (p.slots.way) {
     case ConvWay::forward: return NarrowProduct{pieces, of_x, of_y, large(of_y), x, w, y};
     case ConvWay::data: return NarrowProduct{pieces, of_y, of_x, large(of_x), y, w, x};
     case ConvWay::weights: break;
   }
-  const int64_t weights = layout_of(p).storage_count();
+  const int64_t weights = narrow_weights_layout(p).storage_count();
   auto* sums = static_cast<float*>(binding.scratch);
   Kernel kernel = NarrowWeightGradient{pieces, of_x, of_y, weights, x, y, w, sums};
   return then_sum_bias(node, p, binding, sums + parts * weights, kernel);

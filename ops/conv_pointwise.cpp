@@ -15,10 +15,6 @@ Layout channels_last(const Dims& dims) {
   return Layout::permuted(dims, order);
 }
 
-bool is_all(const Dims& values, int64_t value) {
-  return std::all_of(values.begin(), values.end(), [&](int64_t v) { return v == value; });
-}
-
 struct Settled {
   dnnl::matmul::primitive_desc descriptor;
   memory::desc dy, x, dw;
@@ -40,14 +36,14 @@ Settled settle(const Node& node, const ConvProblem& p) {
 }  // namespace
 
 bool pointwise_fits(const ConvProblem& p) {
-  return p.slots.way == ConvWay::weights && p.dtype == DType::bf16 && p.group == 1 && is_all(p.window.kernel, 1) &&
-         is_all(p.window.strides, 1) && is_all(p.window.begin, 0) && is_all(p.window.end, 0) && has_bfloat16();
+  return p.slots.way == ConvWay::weights && p.dtype == DType::bf16 && p.group == 1 && p.is_pointwise() &&
+         has_bfloat16();
 }
 
 void propose_pointwise(const ConvProblem& p, Candidate& candidate) {
-  candidate.inputs[static_cast<size_t>(p.slots.x)] = channels_last(p.x);
-  candidate.inputs[static_cast<size_t>(p.slots.y)] = channels_last(p.y);
-  candidate.outputs[conv_output(p.slots.w)] = pointwise_weights_layout(p);
+  set_layout(candidate, p.slots.x, channels_last(p.x));
+  set_layout(candidate, p.slots.y, channels_last(p.y));
+  set_layout(candidate, p.slots.w, pointwise_weights_layout(p));
 }
 
 bool takes_pointwise(const Node& node, const ConvProblem& p) {

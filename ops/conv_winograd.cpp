@@ -103,25 +103,14 @@ bool winograd_fits(const Node& node, const ConvProblem& p) {
 }
 
 // [M/W][C][3][3][W]
-Layout winograd_weights_layout(const ConvProblem& p) {
-  const int64_t width = channel_block();
-  Layout layout = Layout::plain({p.w[0] / width, p.w[1], p.w[2], p.w[3]});
-  for (int64_t& stride : layout.strides) stride *= width;
-  layout.padded = p.w;
-  layout.blocks = {{0, width}};
-  return layout;
-}
+Layout winograd_weights_layout(const ConvProblem& p) { return blocked_axis(p.w, 0, channel_block()); }
 
 Candidate propose_winograd(const Node& node, const ConvProblem& p) {
   const int64_t width = channel_block();
   Candidate candidate = propose_plain(node)[0];
-  auto set = [&](int slot, const Layout& layout) {
-    if (slot < 0) candidate.outputs[conv_output(slot)] = layout;
-    else candidate.inputs[static_cast<size_t>(slot)] = layout;
-  };
-  set(p.slots.x, blocked_channels(p.x, width));
-  set(p.slots.y, blocked_channels(p.y, width));
-  set(p.slots.w, winograd_weights_layout(p));
+  set_layout(candidate, p.slots.x, blocked_channels(p.x, width));
+  set_layout(candidate, p.slots.y, blocked_channels(p.y, width));
+  set_layout(candidate, p.slots.w, winograd_weights_layout(p));
   // As for direct convolutions, with the traffic of transformed activations in cache and of transformed weights.
   const auto tiles = static_cast<double>(shape_of(p).tiles());
   const auto channels = static_cast<double>(p.w[1]), features = static_cast<double>(p.w[0]);

@@ -55,16 +55,6 @@ Geometry geometry_of(const Node& node, const Dims& x, const Dims& w, int64_t wid
   return g;
 }
 
-// [C/width][1][rows][columns][width]
-Layout weights_layout(const Dims& w, int64_t width) {
-  Layout layout = Layout::plain({(w[0] + width - 1) / width, w[1], w[2], w[3]});
-  for (int64_t& stride : layout.strides) stride = checked_mul(stride, width);
-  layout.padded = w;
-  layout.padded[0] = checked_mul((w[0] + width - 1) / width, width);
-  layout.blocks = {{0, width}};
-  return layout;
-}
-
 // Pieces of scratch, aligned; without a base only their sizes count.
 class Carver {
  public:
@@ -257,7 +247,7 @@ Candidate propose(const Node& node, std::initializer_list<size_t> maps, size_t w
   const int64_t width = depthwise_loops<T>().width;
   Candidate candidate = propose_plain(node)[0];
   for (size_t i : maps) candidate.inputs[i] = blocked_channels(node.inputs[i]->dims, width);
-  candidate.inputs[w] = weights_layout(node.inputs[w]->dims, width);
+  candidate.inputs[w] = blocked_axis(node.inputs[w]->dims, 0, width);  // [C/width][1][rows][columns][width]
   return candidate;
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ops/batch_normalization.h"
+#include "ops/channel_view.h"
 #include "ops/depthwise_loops.h"
 #include "ops/slices.h"
 
@@ -31,14 +32,12 @@ struct Place {
   int64_t next_sample = -1;  // of the same block, where there is one
 };
 
-constexpr int64_t cache_bytes = int64_t{16} << 20;  // about half of a last-level cache
-
 // Which threads work on what. Threads take whole blocks as long as the cache holds one of each; they share the others.
 class Schedule {
  public:
   Schedule() = default;
   Schedule(const Geometry& g, int64_t block_bytes) : blocks_(g.blocks), samples_(g.samples), threads_(thread_count()) {
-    bool fits = block_bytes <= cache_bytes / threads_ || samples_ < threads_;
+    bool fits = block_bytes <= half_cache_bytes / threads_ || samples_ < threads_;
     owned_ = fits ? blocks_ / threads_ * threads_ : 0;
   }
 
@@ -172,7 +171,7 @@ struct Forward : Context<T, S> {
     DepthwiseMap<T, S> map = this->map(p);
     if (phase == 1) return this->depthwise.inner_statistics(map);
     map.y = y + g.offset(g.out, p.block, p.sample);
-    map.streams = g.offset(g.out, 0, g.samples) * int64_t{sizeof(S)} > cache_bytes;
+    map.streams = g.offset(g.out, 0, g.samples) * int64_t{sizeof(S)} > half_cache_bytes;
     this->depthwise.convolve(map);
   }
 

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "ops/part.h"
 #include "runtime/session.h"
 
 namespace graft {
@@ -23,16 +24,13 @@ void Session::place_states(const Graph& graph, const std::string& folder) {
     return entry.on_disk() == in.on_disk && entry.layout == in.layout;
   };
   constexpr int64_t page = 4096;
-  auto bytes_of = [](const Value& in) {
-    return checked_mul(in.layout.storage_count(), static_cast<int64_t>(size_of(in.dtype)));
-  };
   // One file for all that come to the disk now.
   std::map<const Value*, int64_t> offsets;
   int64_t bytes = 0;
   for (const auto& state : graph.states) {
     if (!state.in->on_disk || stays(*state.in)) continue;
     offsets[state.in] = bytes;
-    bytes = checked_add(bytes, (checked_add(bytes_of(*state.in), page - 1)) / page * page);
+    bytes = checked_add(bytes, (checked_add(storage_bytes(*state.in), page - 1)) / page * page);
   }
   std::shared_ptr<ScratchFile> file;
   if (!offsets.empty()) {

@@ -4,6 +4,7 @@
 // graph gives.
 #include <algorithm>
 
+#include "graph/passes/add_cast.h"
 #include "graph/passes/passes.h"
 #include "ops/op.h"
 
@@ -85,11 +86,7 @@ class PrecisionMixer {
     Value*& copy = copies_[value];
     if (copy) return copy;
     if (value->producer) graph_.set_provenance(value->producer->provenance);  // else the reader's
-    copy = graph_.add_node("", "Cast", {value}, 1, {{"to", onnx_dtype(dtype)}})->outputs[0];
-    copy->dtype = dtype;
-    copy->dims = value->dims;
-    copy->ranked = true;
-    return copy;
+    return copy = add_cast(graph_, value, dtype);
   }
 
   Value* named(Value* output) {

@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "graph/passes/add_cast.h"
 #include "graph/passes/passes.h"
 #include "ops/op.h"
 
@@ -59,7 +60,8 @@ class Narrower {
       Value* value = nodes[i]->outputs.empty() ? nullptr : nodes[i]->outputs[0];
       if (is_late(*nodes[i]) || !value || !pays(*value)) continue;
       graph_.insert_before(i + 1 < nodes.size() ? nodes[i + 1] : nullptr);
-      low_[value] = cast(value, DType::bf16, nodes[i]->provenance);
+      graph_.set_provenance(nodes[i]->provenance);
+      low_[value] = add_cast(graph_, value, DType::bf16);
       ++found_.values;
       found_.bytes += byte_count(DType::bf16, value->dims);
     }
@@ -87,16 +89,8 @@ class Narrower {
     Value*& wide = wide_[low];
     if (wide) return wide;
     graph_.insert_before(&reader);
-    return wide = cast(low, DType::f32, reader.provenance);
-  }
-
-  Value* cast(Value* value, DType dtype, const Provenance& provenance) {
-    graph_.set_provenance(provenance);
-    Value* result = graph_.add_node("", "Cast", {value}, 1, {{"to", onnx_dtype(dtype)}})->outputs[0];
-    result->dtype = dtype;
-    result->dims = value->dims;
-    result->ranked = true;
-    return result;
+    graph_.set_provenance(reader.provenance);
+    return wide = add_cast(graph_, low, DType::f32);
   }
 
   Graph& graph_;
