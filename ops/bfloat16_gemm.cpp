@@ -3,7 +3,6 @@
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include <algorithm>
-#include <atomic>
 
 #include "ops/bfloat16_loops.h"
 #include "ops/gemm_loops.h"
@@ -15,24 +14,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#ifndef GRAFT_OPS_BFLOAT16_GEMM_SIZES
-#define GRAFT_OPS_BFLOAT16_GEMM_SIZES
-namespace graft {
-
-constexpr int64_t tile_side = 16;                  // rows of a tile, and columns of y in it
-constexpr int64_t tile_k = 2 * tile_side;          // of a and b
-constexpr int64_t tile_size = tile_side * tile_k;  // elements of a and b
-
-constexpr int64_t tiles_over(int64_t extent, int64_t tile) { return (extent + tile - 1) / tile; }
-
-}  // namespace graft
-#endif
-
-#undef GRAFT_TILES
-#if HWY_TARGET == HWY_AVX3 && HWY_ARCH_X86_64
-#include <immintrin.h>
-#define GRAFT_TILES __attribute__((target("amx-tile,amx-bf16")))
-#endif
+#include "ops/matrix_tiles-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
@@ -124,10 +106,10 @@ HWY_INLINE void interleave(const Whole<tile_k, tile_side>& from, BFloat16* to) {
 HWY_NOINLINE void pack_b(const LowMatrix& b, int64_t k, int64_t n, BFloat16* to) {
   for (int64_t j = 0; j < n; j += tile_side) {
     for (int64_t i = 0; i < k; i += tile_k, to += tile_size) {
-      const BFloat16* from = b.data + i * b.row + j * b.column;
       if (b.column == 1) {
-        interleave({from, b.row, k - i, n - j}, to);
+        interleave({b.data + i * b.row + j / tile_side * b.panel, b.row, k - i, n - j}, to);
       } else {
+        const BFloat16* from = b.data + i + j * b.column;
         const Whole<tile_side, tile_k> whole(from, b.column, n - j, k - i);
         transpose<false>(whole.data, whole.stride, to);
       }
@@ -139,70 +121,17 @@ HWY_NOINLINE void pack_b(const LowMatrix& b, int64_t k, int64_t n, BFloat16* to)
 HWY_NOINLINE void pack_a(const LowMatrix& a, int64_t m, int64_t k, BFloat16* to) {
   for (int64_t i = 0; i < m; i += tile_side) {
     for (int64_t j = 0; j < k; j += tile_k, to += tile_size) {
-      const BFloat16* from = a.data + i * a.row + j * a.column;
       if (a.column == 1) {
-        const Whole<tile_side, tile_k> whole(from, a.row, m - i, k - j);
+        const Whole<tile_side, tile_k> whole(a.data + i * a.row + j, a.row, m - i, k - j);
         for (int64_t r = 0; r < tile_side; ++r) std::copy_n(whole.data + r * whole.stride, tile_k, to + r * tile_k);
       } else {
+        const BFloat16* from = a.data + i / tile_side * a.panel + j * a.column;
         const Whole<tile_k, tile_side> whole(from, a.column, k - j, m - i);
         transpose<true>(whole.data, whole.stride, to);
       }
     }
   }
 }
-
-struct TilesOfA {
-  const BFloat16* data;
-  int64_t row_bytes, step;  // from k to k: elements
-};
-
-// y (rows x 16, columns x 16) [+]= a b, sums of k in tiles 0 to 3.
-template <int rows, int columns>
-GRAFT_TILES HWY_NOINLINE void multiply(const TilesOfA* a, const BFloat16* b, int64_t k_tiles, float* y, int64_t y_row,
-                                       bool adds) {
-  const auto y_bytes = static_cast<int64_t>(sizeof(float)) * y_row;
-  constexpr int64_t b_bytes = tile_k * static_cast<int64_t>(sizeof(BFloat16));
-  const int64_t b_panel = k_tiles * tile_size;
-  float* below = y + tile_side * y_row;
-  // The tiles' instructions do not say what memory they read.
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-  if (adds) {
-    _tile_loadd(0, y, y_bytes);
-    if constexpr (columns > 1) _tile_loadd(1, y + tile_side, y_bytes);
-    if constexpr (rows > 1) _tile_loadd(2, below, y_bytes);
-    if constexpr (rows > 1 && columns > 1) _tile_loadd(3, below + tile_side, y_bytes);
-  } else {
-    _tile_zero(0);
-    if constexpr (columns > 1) _tile_zero(1);
-    if constexpr (rows > 1) _tile_zero(2);
-    if constexpr (rows > 1 && columns > 1) _tile_zero(3);
-  }
-  for (int64_t t = 0; t < k_tiles; ++t) {
-    _tile_loadd(4, a[0].data + t * a[0].step, a[0].row_bytes);
-    _tile_loadd(6, b + t * tile_size, b_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    if constexpr (columns > 1) {
-      _tile_loadd(7, b + b_panel + t * tile_size, b_bytes);
-      _tile_dpbf16ps(1, 4, 7);
-    }
-    if constexpr (rows > 1) {
-      _tile_loadd(5, a[1].data + t * a[1].step, a[1].row_bytes);
-      _tile_dpbf16ps(2, 5, 6);
-      if constexpr (columns > 1) _tile_dpbf16ps(3, 5, 7);
-    }
-  }
-  _tile_stored(0, y, y_bytes);
-  if constexpr (columns > 1) _tile_stored(1, y + tile_side, y_bytes);
-  if constexpr (rows > 1) _tile_stored(2, below, y_bytes);
-  if constexpr (rows > 1 && columns > 1) _tile_stored(3, below + tile_side, y_bytes);
-}
-
-// As the instruction reads it: eight tiles of 16 rows, 64 bytes each.
-struct alignas(64) TileShapes {
-  uint8_t palette = 1, start_row = 0, unused[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 class TileProduct {
  public:
@@ -211,8 +140,9 @@ class TileProduct {
     // Whole tiles of a are read as they lie where its k are neighbours.
     lying_ = g.a.column == 1 && g.k % tile_k == 0 ? g.m / tile_side : 0;
     packed_ = b_ + tiles_over(g.n, tile_side) * k_tiles_ * tile_size;
-    if (lying_ * tile_side < g.m)
-      pack_a({g.a.data + lying_ * tile_side * g.a.row, g.a.row, g.a.column}, g.m - lying_ * tile_side, g.k, packed_);
+    LowMatrix rest = g.a;
+    rest.data += lying_ * tile_side * g.a.row;
+    if (lying_ * tile_side < g.m) pack_a(rest, g.m - lying_ * tile_side, g.k, packed_);
   }
 
   GRAFT_TILES void run() const {
@@ -278,7 +208,13 @@ namespace {
 // The matrix as floats, neighbours as they were.
 MatrixView as_floats(const LowMatrix& matrix, int64_t rows, int64_t columns, float* to) {
   if (matrix.column != 1) return as_floats(matrix.transposed(), columns, rows, to).transposed();
-  for (int64_t r = 0; r < rows; ++r) to_float(matrix.data + r * matrix.row, to + r * columns, columns);
+  const bool panels = matrix.panel != tile_side;
+  const int64_t piece = panels ? tile_side : columns;
+  for (int64_t r = 0; r < rows; ++r) {
+    const BFloat16* from = matrix.data + r * matrix.row;
+    for (int64_t c = 0; c < columns; c += piece, from += panels ? matrix.panel : 0)
+      to_float(from, to + r * columns + c, std::min(piece, columns - c));
+  }
   return {to, columns, 1};
 }
 

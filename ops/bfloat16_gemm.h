@@ -8,12 +8,21 @@
 
 namespace graft {
 
-// Element (i, j) is at data[i * row + j * column]; one of the two is 1.
+constexpr int64_t tile_side = 16;                  // rows of a tile, and columns of a result in it
+constexpr int64_t tile_k = 2 * tile_side;          // of the operands
+constexpr int64_t tile_size = tile_side * tile_k;  // elements of an operand
+
+constexpr int64_t tiles_over(int64_t extent, int64_t tile) { return (extent + tile - 1) / tile; }
+
+// Element (i, j) is at data[i * row + j * column]; one of the two is 1. What has its k not for neighbours may lie in
+// panels of 16 neighbours, as a's rows and b's columns do in blocks of channels: then the next 16 are `panel` elements
+// behind them.
 struct LowMatrix {
   const BFloat16* data = nullptr;
   int64_t row = 0, column = 0;
+  int64_t panel = tile_side;
 
-  LowMatrix transposed() const { return {data, column, row}; }
+  LowMatrix transposed() const { return {data, column, row, panel}; }
 };
 
 // y = a b, or y += a b, with a (m,k), b (k,n), y (m,n), whose columns are neighbours.

@@ -65,7 +65,7 @@ std::vector<Candidate> propose_conv(const Node& node);
 Settlement settle_conv(const Node& node, const Settlement* forward);
 Kernel prepare_conv(const Node& node, const Binding& binding);
 std::optional<MixedPrecision> mix_conv(const Node& node);
-// Whether oneDNN has a convolution of the activations as they lie that is more than plain loops.
+// Whether oneDNN has a convolution of the activations and weights as they lie that is more than plain loops.
 bool takes_direct(const Node& node, const ConvProblem& p);
 
 // What stands beside oneDNN, see ops/conv_choices.cpp: nullopt, or no kernel, where the node runs on oneDNN.
@@ -88,6 +88,14 @@ bool takes_narrow(const Node& node, const ConvProblem& p);
 Layout narrow_weights_layout(const ConvProblem& p);
 Settlement settle_narrow(const Node& node, const ConvProblem& p);
 Kernel prepare_narrow(const Node& node, const ConvProblem& p, const Binding& binding);
+
+// 1x1 convolutions in bfloat16 on matrix tiles: as above.
+bool tiles_fit(const ConvProblem& p);
+void propose_tiles(const ConvProblem& p, Candidate& candidate);
+bool takes_tiles(const Node& node, const ConvProblem& p);
+Layout tiles_weights_layout(const ConvProblem& p);
+Settlement settle_tiles(const Node& node, const ConvProblem& p);
+Kernel prepare_tiles(const Node& node, const ConvProblem& p, const Binding& binding);
 
 // Winograd's algorithm, float32: whether it can, what it wants, whether the activations lie so, and how the weights
 // should. The attribute winograd = 0 forbids it.

@@ -18,7 +18,8 @@ struct Way {
 // Beside oneDNN's convolutions, which take all.
 constexpr Way ways[] = {{"winograd", takes_winograd, winograd_weights_layout, settle_winograd, prepare_winograd},
                         {"pointwise", takes_pointwise, pointwise_weights_layout, settle_pointwise, prepare_pointwise},
-                        {"narrow", takes_narrow, narrow_weights_layout, settle_narrow, prepare_narrow}};
+                        {"narrow", takes_narrow, narrow_weights_layout, settle_narrow, prepare_narrow},
+                        {"tiles", takes_tiles, tiles_weights_layout, settle_tiles, prepare_tiles}};
 constexpr const char* direct = "direct";
 
 const Layout& weights_of(const Node& node, const ConvProblem& p) { return conv_value(node, p.slots.w)->layout; }

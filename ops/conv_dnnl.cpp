@@ -100,11 +100,13 @@ dnnl::primitive_desc backward_descriptor(const ConvProblem& p, const Plan& plan,
                                                             dilations, win.begin, win.end, hint, scratch_attributes());
 }
 
-// Rough bytes of memory traffic that the arithmetic is worth: 25 GB/s against 200 GFLOP/s, 80 for im2col.
+// Rough bytes of memory traffic that the arithmetic is worth: 25 GB/s against 200 GFLOP/s, 80 for im2col, and 800 on
+// matrix tiles.
 double cost_of(const ConvProblem& p, std::string_view implementation) {
   double flops = 2.0 * static_cast<double>(p.multiplications());
   if (implementation.starts_with("ref")) return flops * 10;
   if (implementation.starts_with("gemm")) return flops * 0.3;
+  if (p.dtype == DType::bf16 && implementation.ends_with("amx")) return flops * 0.03;
   return flops * 0.125;
 }
 
@@ -188,6 +190,12 @@ std::shared_ptr<const Plan> plan_as_it_lies(const Node& node, const ConvProblem&
   return fits ? plan : plan_for(node, p, &given);
 }
 
+// As they lie; UnsupportedError where oneDNN has no name for that.
+memory::desc weights_desc(const Node& node, const ConvProblem& p) {
+  const Layout& w = conv_value(node, p.slots.w)->layout;
+  return with_dnnl_errors(node, [&] { return dnnl_desc(p.w_dtype, grouped_dims(p), split_groups(p, w)); });
+}
+
 bool is_reference(const Plan& plan) { return std::string_view(plan.descriptor.impl_info_str()).starts_with("ref"); }
 
 struct Settled {
@@ -230,6 +238,7 @@ std::optional<MixedPrecision> mix_conv(const Node& node) {
 
 bool takes_direct(const Node& node, const ConvProblem& p) {
   try {
+    weights_desc(node, p);
     return !is_reference(*plan_as_it_lies(node, p));
   } catch (const UnsupportedError&) {
     return false;
@@ -258,14 +267,15 @@ std::vector<Candidate> propose_conv(const Node& node) {
   if (whole_blocks && (plan->x_layout != blocked.x || plan->y_layout != blocked.y))
     candidates.insert(candidates.begin(), candidate_of(*plan_for(node, p, &blocked)));
   candidates.insert(candidates.begin(), best);
-  auto add = [&](void (*propose)(const ConvProblem&, Candidate&), double of_its_cost) {
+  auto add = [&](void (*propose)(const ConvProblem&, Candidate&), double cost) {
     Candidate other = best;
     propose(p, other);
-    other.cost = plan->cost * of_its_cost;
+    other.cost = cost;
     candidates.insert(candidates.begin(), other);
   };
-  if (pointwise_fits(p)) add(propose_pointwise, 0.8);
-  if (narrow_fits(p)) add(propose_narrow, 0.5);
+  if (pointwise_fits(p)) add(propose_pointwise, plan->cost * 0.8);
+  if (narrow_fits(p)) add(propose_narrow, plan->cost * 0.5);
+  if (tiles_fit(p)) add(propose_tiles, cost_of(p, "amx"));
   if (winograd_fits(node, p)) candidates.insert(candidates.begin(), propose_winograd(node, p));
   return candidates;
 }
@@ -275,10 +285,9 @@ Settlement settle_conv(const Node& node, const Settlement*) {
   Settlement settlement;
   if (p.empty()) return settlement;
   if (auto other = settle_conv_way(node, p)) return *other;
-  const Layout& w = conv_value(node, p.slots.w)->layout;
   Settled settled;
   settled.plan = plan_as_it_lies(node, p);
-  settled.w = with_dnnl_errors(node, [&] { return dnnl_desc(p.w_dtype, grouped_dims(p), split_groups(p, w)); });
+  settled.w = weights_desc(node, p);
   settled.reorders_w = settled.w != settled.plan->w;
   settlement.scratch_bytes = aligned(settled.plan->descriptor.scratchpad_desc().get_size());
   if (settled.reorders_w) settlement.scratch_bytes += aligned(settled.plan->w.get_size());

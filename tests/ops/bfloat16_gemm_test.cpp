@@ -61,12 +61,39 @@ void check_all(Way way) {
   }
 }
 
+// Rows of a and columns of b in panels of 16, as blocks of channels lie.
+void check_panels(Way way) {
+  constexpr int64_t m = 40, n = 23, k = 75;
+  Tensor a = low({3, k, tile_side}, 1), b = low({2, k, tile_side}, 2), y(DType::f32, {m, n}),
+         expected(DType::f32, {m, n});
+  auto at = [](const Tensor& t, int64_t side, int64_t i) {
+    return static_cast<double>(
+        from_bf16(t.data<BFloat16>()[(side / tile_side * k + i) * tile_side + side % tile_side].bits));
+  };
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int64_t c = 0; c < k; ++c) sum += at(a, i, c) * at(b, j, c);
+      expected.data<float>()[i * n + j] = static_cast<float>(sum);
+    }
+  }
+  const LowMatrix across{b.data<BFloat16>(), tile_side, 1, k * tile_side};
+  const LowMatrix along{a.data<BFloat16>(), tile_side, 1, k * tile_side};
+  std::vector<float> scratch(static_cast<size_t>(std::max(low_gemm_scratch(m, n, k), (m + n) * k + 1000000)));
+  way({.m = m, .n = n, .k = k, .a = along.transposed(), .b = across, .y = y.data<float>(), .y_row = n}, scratch.data());
+  expect_close(y, expected, 1e-4, "y");  // as above
+}
+
 TEST(LowGemm, OnTiles) {
   if (!has_matrix_tiles()) GTEST_SKIP() << "this CPU has no tiles";
   check_all(low_gemm_on_tiles);
+  check_panels(low_gemm_on_tiles);
 }
 
-TEST(LowGemm, InFloats) { check_all(low_gemm_in_floats); }
+TEST(LowGemm, InFloats) {
+  check_all(low_gemm_in_floats);
+  check_panels(low_gemm_in_floats);
+}
 
 }  // namespace
 }  // namespace graft::test

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "ops/bfloat16_gemm.h"
 #include "ops/op.h"
 #include "tests/support/check_op.h"
 #include "tests/support/run_op.h"
@@ -183,6 +184,33 @@ TEST(Conv, MixedPrecision) {
   check("(float[2,32,9,7] x, float[32,1,3,3] w) => (y) { y = Conv<pads = [1, 1, 1, 1], group = 32>(x, w) }");
   check("(float[2,32,9] x, float[64,8,3] w) => (y) { y = Conv<pads = [1, 1], group = 4>(x, w) }");
   check("(float[2,32,7,6] x, float[32,48,2,2] w) => (y) { y = ConvTranspose<strides = [2, 2]>(x, w) }");
+}
+
+// 1x1 windows in blocks of channels on the CPU's matrix tiles: channels and pixels that fill no tile, tiles that reach
+// from one sample into the next, and more pixels than are worked on together.
+TEST(Conv, OnTiles) {
+  if (!has_matrix_tiles()) GTEST_SKIP() << "this CPU has no tiles";
+  auto check = [&](const std::string& text) { check_mixed(text, "any", 0, {}, 4e-2); };  // as above
+  for (auto [samples, map, from, to] : {std::tuple{3, "9,7", 40, 24}, {1, "41,40", 16, 80}, {5, "7,7", 704, 96}}) {
+    const std::string x = cat('[', samples, ',', from, ',', map, ']'),
+                      shape = cat('[', samples, ',', to, ',', map, ']');
+    check(cat("(float", x, " x, float[", to, ',', from, ",1,1] w) => (y) { y = Conv(x, w) }"));
+    check(cat("(float", x, " dy, float[", from, ',', to, ",1,1] w) => (dx) ",
+              "{ dx = graft.ConvGradData<x_shape = ", shape, ">(dy, w) }"));
+  }
+  check("(float[2,19,300] x, float[5,19,1] w) => (y) { y = Conv(x, w) }");
+}
+
+// Of few weights and many, of large maps and of small ones that are brought together, of some the last ones alone.
+TEST(ConvGrad, OnTiles) {
+  if (!has_matrix_tiles()) GTEST_SKIP() << "this CPU has no tiles";
+  for (const char* map : {"30,31", "9,7", "23,22"}) {
+    for (auto [from, to] : {std::pair{24, 40}, {16, 96}, {100, 176}, {176, 100}}) {
+      const std::string text = cat("(float[11,", from, ',', map, "] x, float[11,", to, ',', map, "] dy) => (dw, db) ",
+                                   "{ dw, db = graft.ConvGradWeights<w_shape = [", to, ',', from, ",1,1]>(x, dy) }");
+      EXPECT_TRUE(check_choices(text, DType::bf16, 2e-3).count("tiles")) << text;  // sums of 10230 products
+    }
+  }
 }
 
 }  // namespace
