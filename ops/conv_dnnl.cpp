@@ -1,5 +1,6 @@
 // Convolutions on oneDNN. Descriptors are costly to make (about half a millisecond), and propose, settle and the
 // backward hints ask for the same ones: they are remembered by shape and layouts.
+#include <limits>
 #include <mutex>
 
 #include "ops/channel_view.h"
@@ -112,7 +113,16 @@ double cost_of(const ConvProblem& p, std::string_view implementation) {
 
 std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, const Layouts* given);
 
+// UnsupportedError for samples that oneDNN does not count in its 32 bits.
+void check_samples(const Node& node, const Dims& dims) {
+  const int64_t sample = element_count(dims) / dims[0];
+  if (sample > std::numeric_limits<int>::max())
+    throw UnsupportedError(node.where(), " convolves samples of more than 2^31 - 1 elements: ", dims);
+}
+
 Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
+  check_samples(node, p.x);
+  check_samples(node, p.y);
   Plan plan;
   plan.x = given ? dnnl_desc(p.x_dtype, p.x, given->x) : dnnl_any(p.x_dtype, p.x);
   plan.y = given ? dnnl_desc(p.y_dtype, p.y, given->y) : dnnl_any(p.y_dtype, p.y);

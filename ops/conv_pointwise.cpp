@@ -25,9 +25,9 @@ Settled settle(const Node& node, const ConvProblem& p) {
     const int64_t pixels = element_count(p.x) / p.x[1], from = p.x[1], to = p.y[1];
     using type = memory::data_type;
     Settled s;
-    s.dy = {{to, pixels}, type::bf16, memory::dims{1, to}};
-    s.x = {{pixels, from}, type::bf16, memory::dims{from, 1}};
-    s.dw = {{to, from}, type::f32, memory::dims{from, 1}};
+    s.dy = {dnnl_dims({to, pixels}), type::bf16, memory::dims{1, to}};
+    s.x = {dnnl_dims({pixels, from}), type::bf16, memory::dims{from, 1}};
+    s.dw = {dnnl_dims({to, from}), type::f32, memory::dims{from, 1}};
     s.descriptor = {cpu_engine(), s.dy, s.x, s.dw, scratch_attributes()};
     return s;
   });

@@ -261,4 +261,14 @@ void require_memory(int64_t peak_bytes) {
                     " MiB: use a smaller batch or train fewer parameters");
 }
 
+void require_memory(const Graph& graph) {
+  for (const auto& node : graph.nodes()) {
+    for (const Value* value : node->outputs) {
+      if (!value || value->opaque || byte_count(value->dtype, value->dims) <= physical_memory()) continue;
+      throw DeviceError(node->where(), " gives ", value->dims, ", ", byte_count(value->dtype, value->dims) >> 20,
+                        " MiB, this machine has ", physical_memory() >> 20, " MiB: use a smaller batch");
+    }
+  }
+}
+
 }  // namespace graft

@@ -207,6 +207,7 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
   if (!options_.disabled.count("sparse_gradients")) sparse_gradients(graph);
   if (!options_.disabled.count("skip_padding")) skip_padding(graph);
   graph.sort();
+  require_memory(graph);
   if (watch) watch("fuse", graph);
   if (precision.dtype == DType::bf16) {
     mixed_nodes_ = mix_precision(graph);

@@ -128,6 +128,20 @@ TEST(Conv, WinogradCanBeForbidden) {
   EXPECT_EQ(allowed.size(), forbidden.size() + 1);
 }
 
+// oneDNN divides by zero where its 32 bits hold nothing of a size.
+TEST(Conv, SamplesThatOneDnnCannotCountAreRefused) {
+  for (const char* kernel : {"1,1", "3,3"}) {
+    auto graph =
+        graph_from_text(cat("(float[1,16,65536,65538] x, float[16,16,", kernel, "] w) => (y) { y = Conv(x, w) }"));
+    Node& node = *graph->nodes().front();
+    for (auto* value : node.inputs) value->layout = Layout::plain(value->dims);
+    EXPECT_THROW(find_kernel(node)->propose(node), UnsupportedError);
+    if (has_bfloat16()) {
+      EXPECT_THROW(find_op(node)->mixed_precision(node), UnsupportedError);
+    }
+  }
+}
+
 TEST(ConvGrad, SecondOrder) {
   OpCheck check{.forward = false};
   check_op("(float[2,4,3,5] dy, float[4,3,3,2] w) => (dx) { dx = graft.ConvGradData<x_shape = [2,3,5,6]>(dy, w) }", {},

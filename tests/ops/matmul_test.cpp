@@ -4,6 +4,7 @@
 #include "ops/op.h"
 #include "tests/support/check_op.h"
 #include "tests/support/run_op.h"
+#include "tests/support/text_graph.h"
 
 namespace graft::test {
 namespace {
@@ -113,6 +114,17 @@ TEST(Gemm, ScaledAndBroadcast) {
     check_op(cat("(float[5,7] a, float[7,3] b, float", *c ? cat('[', c, ']') : "", " c) => (y) { y = Gemm(a, b, c) }"));
   }
   check_op("(float[5,7] a, float[7,3] b) => (y) { y = Gemm<alpha = 2.0>(a, b) }");
+}
+
+// oneDNN divides by zero where its 32 bits hold nothing of a size.
+TEST(MatMul, MoreRowsThanOneDnnCountsStayInFloat32) {
+  auto mixed = [](int64_t rows) {
+    auto graph = graph_from_text(cat("(float[", rows, ",16] a, float[16,32] b) => (y) { y = MatMul(a, b) }"));
+    const Node& node = *graph->nodes().front();
+    return find_op(node)->mixed_precision(node).has_value();
+  };
+  EXPECT_EQ(mixed(1 << 20), has_bfloat16());
+  EXPECT_FALSE(mixed(int64_t{1} << 32));
 }
 
 TEST(MatMul, MixedPrecision) {

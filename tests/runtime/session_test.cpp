@@ -53,6 +53,16 @@ double train_step(TrainingPrograms programs, const Tensor& x, const Tensor& labe
   return programs.step->scalar("graft.loss_sum") / programs.step->scalar("graft.weight_sum");
 }
 
+TEST(Session, ValuesLargerThanTheMachineAreRefusedBeforeKernelsSeeThem) {
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    Session session(mlp(), {});
+    TrainingOptions options = sgd();
+    options.dtype = dtype;
+    EXPECT_THROW(session.training({{"x", {int64_t{1} << 40, 5}}}, options), DeviceError);
+    EXPECT_THROW(session.forward({{"x", {int64_t{1} << 40, 5}}}, Mode::infer), DeviceError);
+  }
+}
+
 TEST(Session, TrainsOnTheLogitsBeforeTheSoftmax) {
   Session session(mlp(), {});
   Tensor x = ramp({8, 5}, 1);

@@ -3,6 +3,7 @@
 #include <hwy/targets.h>
 #include <oneapi/dnnl/dnnl_debug.h>
 
+#include <limits>
 #include <string_view>
 
 #include "runtime/device/cpu/system.h"
@@ -48,22 +49,32 @@ std::string dnnl_version_text() {
   return cat(version.major, '.', version.minor, '.', version.patch, ' ', version.hash);
 }
 
+const Dims& dnnl_dims(const Dims& dims) {
+  for (int64_t extent : dims) {
+    if (extent > std::numeric_limits<int>::max())
+      throw UnsupportedError("oneDNN has no kernels for sides of more than 2^31 - 1 elements: ", dims);
+  }
+  return dims;
+}
+
 memory::desc dnnl_desc(DType dtype, const Dims& dims, const Layout& layout) {
   if (dims.empty()) return {{1}, dnnl_dtype(dtype), memory::dims{1}};
-  if (layout.blocks.empty()) return {dims, dnnl_dtype(dtype), layout.strides};
+  if (layout.blocks.empty()) return {dnnl_dims(dims), dnnl_dtype(dtype), layout.strides};
   // oneDNN 3 builds blocked descriptors from format tags only: take the tag of these blocks whose strides agree.
   std::string blocks;
   for (const auto& block : layout.blocks) blocks += cat(block.size, static_cast<char>('a' + block.dim));
   for (int t = 1; t < static_cast<int>(dnnl_format_tag_last); ++t) {
     std::string_view tag = dnnl_fmt_tag2str(static_cast<dnnl_format_tag_t>(t));
     if (tag.size() != dims.size() + blocks.size() || !tag.ends_with(blocks)) continue;
-    memory::desc desc(dims, dnnl_dtype(dtype), static_cast<memory::format_tag>(t), true);
+    memory::desc desc(dnnl_dims(dims), dnnl_dtype(dtype), static_cast<memory::format_tag>(t), true);
     if (desc && layout_of(desc) == layout) return desc;
   }
   throw UnsupportedError("oneDNN has no format tag for ", layout);
 }
 
-memory::desc dnnl_any(DType dtype, const Dims& dims) { return {dims, dnnl_dtype(dtype), memory::format_tag::any}; }
+memory::desc dnnl_any(DType dtype, const Dims& dims) {
+  return {dnnl_dims(dims), dnnl_dtype(dtype), memory::format_tag::any};
+}
 
 Layout layout_of(const memory::desc& desc) {
   if (desc.get_format_kind() != memory::format_kind::blocked)
