@@ -253,7 +253,7 @@ struct Region {
   // Adds a tile to `acc`, where a sum has its results. A tile is summed on its own first, which keeps long sums
   // accurate.
   void add_sum(int64_t rows, int64_t columns, TileOperand x, float* acc, Strides to) const {
-    if (to.column != 0 && to.row == 0) {
+    if (to.column != 0 && to.row == 0 && rows > 1) {
       std::array<float, largest_tile> own{};
       sums->columns(x.data, rows, x.row, columns, own.data());
       for (int64_t c = 0; c < columns; ++c) acc[c] += own[static_cast<size_t>(c)];

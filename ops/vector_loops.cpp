@@ -9,6 +9,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include <hwy/cache_control.h>
 #include <hwy/contrib/math/math-inl.h>
 
 #include "ops/exp-inl.h"
@@ -170,13 +171,19 @@ GRAFT_GRAD(HardSwishGrad, hn::MulAdd(dy, clamp01(hn::MulAdd(a, s, b)),
                                      hard_sigmoid_slope(hn::MulAdd(a, s, b), hn::Mul(hn::Mul(a, s), dy))))
 #undef GRAFT_GRAD
 
+// Elements: processors foresee what is read next, but not beyond a page, and arithmetic leaves memory idle meanwhile.
+constexpr int64_t ahead = 1024;
+
 template <class F>
 void unary(const float* x, float* y, int64_t n, float a, float b) {
   const V va = constant(a);
   const V vb = constant(b);
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) hn::StoreU(F::f(hn::LoadU(d, x + i), va, vb), d, y + i);
+  for (; i + lanes <= n; i += lanes) {
+    hwy::Prefetch(x + i + ahead);
+    hn::StoreU(F::f(hn::LoadU(d, x + i), va, vb), d, y + i);
+  }
   if (i == n) return;
   HWY_ALIGN float rest[hn::MaxLanes(d)] = {};
   for (int64_t k = i; k < n; ++k) rest[k - i] = x[k];
@@ -190,7 +197,11 @@ void activation_grad(const float* dy, const float* s, float* dx, int64_t n, floa
   const V vb = constant(b);
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) hn::StoreU(F::f(hn::LoadU(d, dy + i), hn::LoadU(d, s + i), va, vb), d, dx + i);
+  for (; i + lanes <= n; i += lanes) {
+    hwy::Prefetch(dy + i + ahead);
+    hwy::Prefetch(s + i + ahead);
+    hn::StoreU(F::f(hn::LoadU(d, dy + i), hn::LoadU(d, s + i), va, vb), d, dx + i);
+  }
   if (i == n) return;
   HWY_ALIGN float rest[hn::MaxLanes(d)] = {};
   HWY_ALIGN float rest_s[hn::MaxLanes(d)] = {};
