@@ -86,6 +86,37 @@ MatrixView matrix(const Operand4<const float>& x, int64_t n, int64_t h, int64_t 
 
 struct Float : Work<float> {
   using Work::Work;
+  Operand4<const float> dy;  // in backward
+
+  // f(row, rows), a few at a time.
+  template <class F>
+  static void for_some_rows(int64_t rows, F f) {
+    constexpr int64_t few = 4;
+    for (int64_t r = 0; r < rows; r += few) f(r, std::min(few, rows - r));
+  }
+
+  // Asks for the part of the thread's next item that answers to these rows. Rows of a head lie apart in memory, so that
+  // the processor does not see them coming; little by little they arrive while scores are worked on.
+  void fetch_next(int64_t item, int64_t row, int64_t rows) const {
+    constexpr int64_t most = 1 << 16;  // floats of an item that the cache holds next to the one under way
+    const int64_t next = item + threads;
+    if (next >= shape.items() || (2 * shape.rows + 2 * shape.columns) * std::max(shape.depth, shape.depth_v) > most)
+      return;
+    const int64_t n = next / shape.heads, h = next % shape.heads, end = row + rows;
+    const int64_t key = row * shape.columns / shape.rows, keys_end = end * shape.columns / shape.rows;
+    fetch(q, n, h, row, end, shape.depth);
+    fetch(k, n, h, key, keys_end, shape.depth);
+    fetch(v, n, h, key, keys_end, shape.depth_v);
+    if (dy.data) fetch(dy, n, h, row, end, shape.depth_v);
+  }
+
+  static void fetch(const Operand4<const float>& x, int64_t n, int64_t h, int64_t row, int64_t end, int64_t columns) {
+    constexpr int64_t line = 64 / sizeof(float);
+    for (; row < end; ++row) {
+      const float* at = x.at(n, h, row);
+      for (int64_t c = 0; c < columns; c += line) __builtin_prefetch(at + c, 0, 2);
+    }
+  }
 
   GemmBlock scores(int64_t n, int64_t h, int64_t row, int64_t rows, Range keys, float* s) const {
     return {.m = rows,
@@ -119,8 +150,12 @@ struct Forward : Float {
         const int64_t rows = std::min(shape.step(), shape.rows - row);
         const Range keys = seen_keys(n, h, {row, row + rows}, gaps);
         gemm(scores(n, h, row, rows, keys, s), packed);
-        float *maxima = largest(item, row), *inverses = inverse(item, row);
-        loops.exponentials({s, rows, keys.count()}, s, maxima, inverses);
+        float* inverses = inverse(item, row);
+        for_some_rows(rows, [&](int64_t r, int64_t some) {
+          float* at = s + r * keys.count();
+          loops.exponentials({at, some, keys.count()}, at, largest(item, row + r), inverses + r);
+          fetch_next(item, row + r, some);
+        });
         float* to = y.at(n, h, row);
         gemm({.m = rows,
               .n = shape.depth_v,
@@ -138,49 +173,63 @@ struct Forward : Float {
 
 // p as forward had it;  dv = p^T dy,  dp = dy v^T,  ds = p (dp - sum of p dp),  dq = scale ds k,  dk = scale ds^T q
 struct Backward : Float {
-  Operand4<const float> dy;
   Operand4<float> dq, dk, dv, dmask;
 
   void operator()(Stream&) const {
-    const AttentionLoops& loops = attention_loops();
     for_items([&](int64_t item, int64_t n, int64_t h, float* gaps) {
-      float* p = gaps + shape.columns;
-      float* ds = p + shape.step() * shape.columns;
-      float* packed = ds + shape.step() * shape.columns;
-      clear(dk, n, h, shape.columns, shape.depth);
-      clear(dv, n, h, shape.columns, shape.depth_v);
       const Range wanted = rows_with_gradient(dy, n, h);
       if (wanted.count() < shape.rows) clear(dq, n, h, shape.rows, shape.depth);
+      bool adds = false;  // to what is in dk and dv; the first rows that see all keys need nothing there
       for (int64_t row = wanted.begin; row < wanted.end; row += shape.step()) {
         const int64_t rows = std::min(shape.step(), wanted.end - row);
         const Range keys = seen_keys(n, h, {row, row + rows}, gaps);
-        const MatrixView p_rows{p, keys.count(), 1}, ds_rows{ds, keys.count(), 1};
-        gemm(scores(n, h, row, rows, keys, p), packed);
-        loops.probabilities({p, rows, keys.count()}, p, largest(item, row), inverse(item, row));
-        if (dv.data)
-          add(p_rows.transposed(), matrix(dy, n, h, row), keys.count(), shape.depth_v, rows, 1, dv, n, h, keys.begin,
-              true, packed);
-        if (!dq.data && !dk.data && !dmask.data) continue;
-        gemm({.m = rows,
-              .n = keys.count(),
-              .k = shape.depth_v,
-              .a = matrix(dy, n, h, row),
-              .b = matrix(v, n, h, keys.begin).transposed(),
-              .y = ds,
-              .y_row = keys.count(),
-              .whole_m = shape.rows,
-              .whole_n = shape.columns},
-             packed);
-        loops.gradients(p, ds, rows, keys.count());
-        if (dq.data)
-          add(ds_rows, matrix(k, n, h, keys.begin), rows, shape.depth, keys.count(), shape.scale, dq, n, h, row, false,
-              packed);
-        if (dk.data)
-          add(ds_rows.transposed(), matrix(q, n, h, row), keys.count(), shape.depth, rows, shape.scale, dk, n, h,
-              keys.begin, true, packed);
-        if (dmask.data) std::copy_n(ds, rows * shape.columns, dmask.at(n, h, row));
+        if (!adds && keys.count() < shape.columns) adds = clear_sums(n, h);
+        give_rows(item, n, h, row, rows, keys, adds, gaps + shape.columns);
+        adds = true;
       }
+      if (!adds) clear_sums(n, h);
     });
+  }
+
+  void give_rows(int64_t item, int64_t n, int64_t h, int64_t row, int64_t rows, Range keys, bool adds,
+                 float* floats) const {
+    const AttentionLoops& loops = attention_loops();
+    float *p = floats, *ds = p + shape.step() * shape.columns, *packed = ds + shape.step() * shape.columns;
+    const MatrixView p_rows{p, keys.count(), 1}, ds_rows{ds, keys.count(), 1};
+    gemm(scores(n, h, row, rows, keys, p), packed);
+    for_some_rows(rows, [&](int64_t r, int64_t some) {
+      float* at = p + r * keys.count();
+      loops.probabilities({at, some, keys.count()}, at, largest(item, row + r), inverse(item, row + r));
+      fetch_next(item, row + r, some);
+    });
+    if (dv.data)
+      put(p_rows.transposed(), matrix(dy, n, h, row), keys.count(), shape.depth_v, rows, 1, dv, n, h, keys.begin, adds,
+          packed);
+    if (!dq.data && !dk.data && !dmask.data) return;
+    gemm({.m = rows,
+          .n = keys.count(),
+          .k = shape.depth_v,
+          .a = matrix(dy, n, h, row),
+          .b = matrix(v, n, h, keys.begin).transposed(),
+          .y = ds,
+          .y_row = keys.count(),
+          .whole_m = shape.rows,
+          .whole_n = shape.columns},
+         packed);
+    loops.gradients(p, ds, rows, keys.count());
+    if (dq.data)
+      put(ds_rows, matrix(k, n, h, keys.begin), rows, shape.depth, keys.count(), shape.scale, dq, n, h, row, false,
+          packed);
+    if (dk.data)
+      put(ds_rows.transposed(), matrix(q, n, h, row), keys.count(), shape.depth, rows, shape.scale, dk, n, h,
+          keys.begin, adds, packed);
+    if (dmask.data) std::copy_n(ds, rows * shape.columns, dmask.at(n, h, row));
+  }
+
+  bool clear_sums(int64_t n, int64_t h) const {
+    clear(dk, n, h, shape.columns, shape.depth);
+    clear(dv, n, h, shape.columns, shape.depth_v);
+    return true;
   }
 
   static void clear(const Operand4<float>& to, int64_t n, int64_t h, int64_t rows, int64_t columns) {
@@ -188,7 +237,7 @@ struct Backward : Float {
   }
 
   // to = scale a b, on top of what is there where it `adds`
-  static void add(const MatrixView& a, const MatrixView& b, int64_t m, int64_t n, int64_t k, double scale,
+  static void put(const MatrixView& a, const MatrixView& b, int64_t m, int64_t n, int64_t k, double scale,
                   const Operand4<float>& to, int64_t sample, int64_t head, int64_t row, bool adds, float* packed) {
     float* y = to.at(sample, head, row);
     const MatrixView there{y, to.strides[2], to.strides[3]};

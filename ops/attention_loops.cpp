@@ -1,5 +1,6 @@
 #include "ops/attention_loops.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -87,14 +88,18 @@ struct Exponentials {
   HWY_INLINE void single(int64_t i) { one += hn::GetLane(give(One(), i)); }
 };
 
+// A few rows at a time, so that their sums and maxima, each a chain, run side by side.
 template <class E>
 void exponentials(const ScoreRows& all, E* p, float* largest, float* inverse) {
-  for (int64_t r = 0; r < all.rows; ++r, p += all.columns) {
-    const Scores scores(all, r);
-    largest[r] = largest_of(scores, all.columns);
-    Exponentials<E> body{scores, p, largest[r], hn::Zero(Whole()), 0};
-    for_row(all.columns, body);
-    inverse[r] = 1 / (hn::GetLane(hn::SumOfLanes(Whole(), body.wide)) + body.one);
+  constexpr int64_t few = 4;
+  for (int64_t begin = 0; begin < all.rows; begin += few) {
+    const int64_t end = std::min(begin + few, all.rows);
+    for (int64_t r = begin; r < end; ++r) largest[r] = largest_of(Scores(all, r), all.columns);
+    for (int64_t r = begin; r < end; ++r) {
+      Exponentials<E> body{Scores(all, r), p + r * all.columns, largest[r], hn::Zero(Whole()), 0};
+      for_row(all.columns, body);
+      inverse[r] = 1 / (hn::GetLane(hn::SumOfLanes(Whole(), body.wide)) + body.one);
+    }
   }
 }
 
