@@ -26,6 +26,7 @@ HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 
 constexpr int64_t widest = 2 * panel_width;
+constexpr int64_t line = 64 / sizeof(float);  // of a cache
 
 // Eight columns of b, whose k are neighbours, side by side: to[i * W + c] = factor * from[c * stride + i], i < 8.
 using Eight = hn::CappedTag<float, 8>;
@@ -72,13 +73,16 @@ void pack_panels(const MatrixView& b, int64_t k, int64_t n, float alpha, float* 
   int64_t j = 0;
   if (b.column == 1) {
     constexpr int64_t together = 4;  // panels: whole cache lines of b
+    constexpr int64_t ahead = 16;    // rows; as they lie apart, processors do not see them coming
     for (; j + panel_width <= n;) {
       const int64_t panels = std::min(together, (n - j) / panel_width);
       const float* from = b.data + j;
       float* to = packed + j * k;
       for (int64_t i = 0; i < k; ++i, from += b.row, to += panel_width) {
-        for (int64_t p = 0; p < panels; ++p)
+        for (int64_t p = 0; p < panels; ++p) {
+          hwy::Prefetch(from + ahead * b.row + p * panel_width);
           hn::StoreU(hn::Mul(factor, hn::LoadU(d, from + p * panel_width)), d, to + p * k * panel_width);
+        }
       }
       j += panels * panel_width;
     }
@@ -91,6 +95,9 @@ void pack_panels(const MatrixView& b, int64_t k, int64_t n, float alpha, float* 
     int64_t i0 = 0;
     if (has_eight && columns == panel_width && b.row == 1) {
       for (; i0 + 8 <= k; i0 += 8) {
+        if (i0 % line == 0) {  // of the next panel
+          for (int64_t c = 0; c < panel_width; ++c) hwy::Prefetch(from + (panel_width + c) * b.column + i0);
+        }
         for (int64_t c = 0; c < panel_width; c += 8)
           transpose_eight(from + c * b.column + i0, b.column, alpha, to + i0 * panel_width + c);
       }
@@ -194,6 +201,13 @@ class ColumnOfTiles {
   bool partly_;
 };
 
+// Into the second cache; the first has a panel of b.
+HWY_INLINE void fetch_rows(const MatrixView& a, int64_t rows, int64_t k) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < k; i += line) __builtin_prefetch(a.data + r * a.row + i, 0, 2);
+  }
+}
+
 void gemm_blocked(const GemmBlock& g, float* scratch) {
   float* packed_b = scratch;
   float* packed_a = scratch + n_block * k_block;
@@ -218,6 +232,9 @@ void gemm_blocked(const GemmBlock& g, float* scratch) {
         for (int64_t j = 0; j < n;) {
           const bool lies = j < direct;
           const int64_t columns = std::min(widest, (lies ? direct : n) - j);
+          // The next rows of a are on their way while these are multiplied.
+          const int64_t next = std::min(m_block, g.m - m0 - m);
+          if (a.column == 1) fetch_rows(a.from(m + next * j / n, 0), next * (j + columns) / n - next * j / n, k);
           const float* panels = lies ? b.data + j : packed_b + (j - direct) * k;
           ColumnOfTiles column(g, columns, panels, lies ? b.row : panel_width, lies ? panel_width : k * panel_width, k);
           column.run(m, a, a_as_it_lies ? nullptr : packed_a, start.from(m0, j),
