@@ -63,12 +63,13 @@ Vals differentiate_gemm(Gradient& g) {
   GemmAttributes t(g.node());
   Val a = g.x(0), b = g.x(1), dy = g.dy(0);
   Vals result(3);
-  if (g.needs(0)) result[0] = t.ta ? multiply(t.alpha, b, dy, t.tb, true) : multiply(t.alpha, dy, b, false, !t.tb);
-  if (g.needs(1)) result[1] = t.tb ? multiply(t.alpha, dy, a, true, t.ta) : multiply(t.alpha, a, dy, !t.ta, false);
+  // First what becomes one pass with the activation's gradient before it.
   if (g.needs(2)) {
     Val dc = unbroadcast(dy, g.x(2).dims());
     result[2] = t.beta == 1 ? dc : dc * t.beta;
   }
+  if (g.needs(0)) result[0] = t.ta ? multiply(t.alpha, b, dy, t.tb, true) : multiply(t.alpha, dy, b, false, !t.tb);
+  if (g.needs(1)) result[1] = t.tb ? multiply(t.alpha, dy, a, true, t.ta) : multiply(t.alpha, a, dy, !t.ta, false);
   return result;
 }
 
