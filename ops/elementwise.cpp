@@ -254,7 +254,8 @@ struct Region {
   // accurate.
   void add_sum(int64_t rows, int64_t columns, TileOperand x, float* acc, Strides to) const {
     if (to.column != 0 && to.row == 0 && rows > 1) {
-      std::array<float, largest_tile> own{};
+      std::array<float, largest_tile> own;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+      std::fill_n(own.begin(), columns, 0.0F);
       sums->columns(x.data, rows, x.row, columns, own.data());
       for (int64_t c = 0; c < columns; ++c) acc[c] += own[static_cast<size_t>(c)];
       return;
