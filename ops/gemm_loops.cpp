@@ -148,6 +148,15 @@ class ColumnOfTiles {
     partly_ = columns % panel_width != 0 || g.y_column != 1 || (g.start.data && g.start.column != 1);
   }
 
+  // What is done behind the sums: `beside` and `sums` are of the first row.
+  void set_behind(const MatrixView& beside, float* sums) {
+    tile_.behind = g_.behind;
+    tile_.beside_row = beside.row;
+    beside_ = beside;
+    sums_ = sums;
+    partly_ = partly_ || (beside.data && beside.column != 1);
+  }
+
   // `packed`: rows of a as pack_rows leaves them; nullptr: as they lie. `start`, y: of the first row.
   void run(int64_t m, const MatrixView& a, const float* packed, const MatrixView& start, float* y) {
     tile_.a_row = a.row;
@@ -159,10 +168,13 @@ class ColumnOfTiles {
                               : tile_.a_k == 1   ? (panels_ == 2 ? near2[rows - 1] : near1[rows - 1])
                               : tile_.a_row == 1 ? (panels_ == 2 ? along2[rows - 1] : along1[rows - 1])
                                                  : (panels_ == 2 ? far2[rows - 1] : far1[rows - 1]);
+      float* sums = sums_ ? sums_ + i / tile_rows * g_.sums_row : nullptr;
       if (partly_) {
-        run_partly(multiply, rows, x, start.from(i, 0), y + i * g_.y_row);
+        run_partly(multiply, rows, x, start.from(i, 0), beside_.from(i, 0), sums, y + i * g_.y_row);
         continue;
       }
+      tile_.beside = beside_.from(i, 0).data;
+      tile_.sums = sums;
       tile_.start_row = start.row;
       tile_.y_row = g_.y_row;
       tile_.next_y = i + rows < m ? y + (i + rows) * g_.y_row : y + columns_;
@@ -177,19 +189,27 @@ class ColumnOfTiles {
   static constexpr auto far1 = tiles<1, 0, 0>, far2 = tiles<2, 0, 0>;
 
   // By way of a whole tile, of which only a part is y's or whose columns are not neighbours.
-  void run_partly(TileFunction multiply, int rows, const float* a, const MatrixView& start, float* y) {
-    float whole[tile_rows * widest];
+  void run_partly(TileFunction multiply, int rows, const float* a, const MatrixView& start, const MatrixView& beside,
+                  float* sums, float* y) {
+    float whole[tile_rows * widest], whole_beside[tile_rows * widest], whole_sums[widest];
     tile_.next_y = whole;
-    tile_.start_row = tile_.y_row = widest;
-    if (start.data) {
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t c = 0; c < columns_; ++c) whole[r * widest + c] = start.data[r * start.row + c * start.column];
-        std::fill(whole + r * widest + columns_, whole + (r + 1) * widest, 0.0F);
-      }
-    }
+    tile_.start_row = tile_.y_row = tile_.beside_row = widest;
+    if (start.data) widen(start, rows, whole);
+    if (beside.data) widen(beside, rows, whole_beside);
+    tile_.beside = whole_beside;
+    tile_.sums = sums ? whole_sums : nullptr;
     multiply(tile_, a, b_, start.data ? whole : nullptr, whole);
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t c = 0; c < columns_; ++c) y[r * g_.y_row + c * g_.y_column] = whole[r * widest + c];
+    }
+    if (sums) std::copy_n(whole_sums, columns_, sums);
+  }
+
+  // The columns that there are, and zeros.
+  void widen(const MatrixView& x, int64_t rows, float* whole) const {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < columns_; ++c) whole[r * widest + c] = x.data[r * x.row + c * x.column];
+      std::fill(whole + r * widest + columns_, whole + (r + 1) * widest, 0.0F);
     }
   }
 
@@ -198,6 +218,8 @@ class ColumnOfTiles {
   int panels_;
   const float* b_;
   Tile tile_;
+  MatrixView beside_;
+  float* sums_ = nullptr;
   bool partly_;
 };
 
@@ -209,6 +231,7 @@ HWY_INLINE void fetch_rows(const MatrixView& a, int64_t rows, int64_t k) {
 }
 
 void gemm_blocked(const GemmBlock& g, float* scratch) {
+  static_assert(m_block % tile_rows == 0, "sums are those of whole tiles");
   float* packed_b = scratch;
   float* packed_a = scratch + n_block * k_block;
   // Where each element of b, or of a, is used by one tile only, packing it would be the whole work again.
@@ -237,6 +260,10 @@ void gemm_blocked(const GemmBlock& g, float* scratch) {
           if (a.column == 1) fetch_rows(a.from(m + next * j / n, 0), next * (j + columns) / n - next * j / n, k);
           const float* panels = lies ? b.data + j : packed_b + (j - direct) * k;
           ColumnOfTiles column(g, columns, panels, lies ? b.row : panel_width, lies ? panel_width : k * panel_width, k);
+          if (g.behind != GemmBehind::nothing && k0 + k_step >= g.k) {
+            column.set_behind(g.beside.from(m0, n0 + j),
+                              g.sums ? g.sums + m0 / tile_rows * g.sums_row + n0 + j : nullptr);
+          }
           column.run(m, a, a_as_it_lies ? nullptr : packed_a, start.from(m0, j),
                      g.y + m0 * g.y_row + (n0 + j) * g.y_column);
           j += columns;
@@ -275,6 +302,24 @@ void dot_tile(const GemmBlock& g, int64_t i, int64_t j) {
   }
 }
 
+// What is done behind the sums, where tiles did not.
+void finish_rows(const GemmBlock& g) {
+  if (g.behind == GemmBehind::nothing) return;
+  for (int64_t i = 0; i < g.m; ++i) {
+    float* sums = g.sums ? g.sums + i / tile_rows * g.sums_row : nullptr;
+    for (int64_t j = 0; j < g.n; ++j) {
+      float& y = g.y[i * g.y_row + j * g.y_column];
+      if (g.behind == GemmBehind::relu) {
+        y = y < 0 ? 0 : y;
+      } else {
+        const float x = g.beside.data[i * g.beside.row + j * g.beside.column];
+        y = g.behind == GemmBehind::add ? y + x : x > 0 ? y : 0;
+      }
+      if (sums) sums[j] = i % tile_rows == 0 ? y : sums[j] + y;
+    }
+  }
+}
+
 template <int rows>
 void dot_row(const GemmBlock& g, int64_t i) {
   int64_t j = 0;
@@ -289,7 +334,7 @@ void gemm_here(const GemmBlock& g, float* scratch) {
     int64_t i = 0;
     for (; i + 2 <= g.m; i += 2) dot_row<2>(g, i);
     if (i < g.m) dot_row<1>(g, i);
-    return;
+    return finish_rows(g);
   }
   // The larger of two transposed operands is read as it lies when it takes the part of a.
   const bool swap = g.b.row == 1 && g.b.column != 1 && 4 * whole_m <= whole_n;
@@ -297,6 +342,7 @@ void gemm_here(const GemmBlock& g, float* scratch) {
   GemmBlock t{g.n, g.m,        g.k,     g.b.transposed(), g.a.transposed(), g.start.transposed(),
               g.y, g.y_column, g.y_row, g.alpha};
   gemm_blocked(t, scratch);
+  finish_rows(g);
 }
 
 int64_t row_step() { return tile_rows; }
@@ -335,6 +381,8 @@ GemmBlock gemm_part(const GemmBlock& whole, bool splits_columns, int64_t thread,
   part.b = part.b.from(0, column);
   part.start = part.start.from(row, column);
   part.y += row * part.y_row + column * part.y_column;
+  part.beside = part.beside.from(row, column);
+  if (part.sums) part.sums += row / gemm_row_step() * part.sums_row + column;
   return part;
 }
 

@@ -14,6 +14,9 @@ struct MatrixView {
   MatrixView from(int64_t i, int64_t j) const { return {data ? data + i * row + j * column : nullptr, row, column}; }
 };
 
+// What is done to y behind its sums: y = max(y, 0), where NaN stays; y + x; y where x > 0, else 0.
+enum class GemmBehind : uint8_t { nothing, relu, add, relu_grad };
+
 // y = alpha a b + start, with a (m,k), b (k,n), y (m,n). `start` is broadcast by strides of 0; without data: zeros.
 struct GemmBlock {
   int64_t m = 0, n = 0, k = 0;
@@ -24,6 +27,11 @@ struct GemmBlock {
   // Sizes of the product that this is a part of: they decide how sums go, so that all parts round alike. 0: it is
   // whole.
   int64_t whole_m = 0, whole_n = 0;
+  GemmBehind behind = GemmBehind::nothing;
+  MatrixView beside;  // x
+  // Behind that: sums[i * sums_row + j] of column j over the rows from i * gemm_row_step() to the next; nullptr: none.
+  float* sums = nullptr;
+  int64_t sums_row = 0;
 };
 
 // Floats of scratch that a thread wants for products of any size.

@@ -1,5 +1,6 @@
 // MatMul, and graft.MatMul with transA and transB: gradients read operands as they lie instead of transposing them. It
-// may have a vector along the columns of the result as a third operand, which is added.
+// may have a vector along the columns of the result as a third operand, which is added. Behind that the result may go
+// through Relu, have an operand added or become zero where an operand is not positive, and be summed over its rows.
 #include "ops/axes.h"
 #include "ops/gradient.h"
 #include "ops/product.h"
@@ -17,6 +18,8 @@ Product product_of(const Node& node) {
   Product product = make_product(node, a, transposes(node, "transA"), b, transposes(node, "transB"),
                                  vectors ? Layout{} : node.outputs[0]->layout);
   if (node.input(2)) add_vector(product);
+  product.behind = behind_of(node);
+  product.sums_rows = node.output(1) != nullptr;
   if (const int64_t operand = node.integer("zero_rows", -1); operand >= 0)
     skip_zero_rows(product, operand, transposes(node, operand == 0 ? "transA" : "transB"));
   return product;
@@ -65,6 +68,19 @@ void infer_matmul(Node& node) {
   y->dtype = node.inputs[0]->dtype;
   y->ranked = true;
   y->dims = dims;
+  const GemmBehind behind = behind_of(node);
+  const Value* beside = node.input(beside_slot);
+  const bool wants = behind == GemmBehind::add || behind == GemmBehind::relu_grad;
+  if (wants != (beside != nullptr) || (beside && (beside->dims != dims || beside->dtype != y->dtype)))
+    throw ModelError(node.where(), " wants ", wants ? cat("an operand of shape ", dims) : "no operand",
+                     " behind the product, got ", beside ? cat(beside->dtype, beside->dims) : "none");
+  if (Value* sum = node.output(1)) {
+    if (behind == GemmBehind::nothing) throw ModelError(node.where(), " sums rows of nothing behind the product");
+    sum->dtype = y->dtype;
+    sum->ranked = true;
+    sum->dims = Dims(dims.size(), 1);
+    sum->dims.back() = dims.back();
+  }
 }
 
 std::vector<std::string> matmul_choices(const Node& node) { return product_choices(node, product_of(node)); }
@@ -83,6 +99,8 @@ Kernel prepare_mixed_matmul(const Node& node, const Binding& binding) {
   return prepare_dnnl_product(node, product_of(node), binding);
 }
 Kernel prepare_matmul_reference(const Node& node, const Binding& binding) {
+  if (behind_of(node) != GemmBehind::nothing)
+    throw UnsupportedError(node.where(), " has something behind the product: allowed in float32 only");
   return prepare_product_reference(DType::f64, product_of(node), binding.inputs[0], binding.inputs[1],
                                    binding.in<double>(2), binding.outputs[0]);
 }
@@ -101,6 +119,8 @@ Val as_batch(const Val& x, bool vector, bool column) {
 
 // y = op(a) op(b):  d op(a) = dy op(b)^T,  d op(b) = op(a)^T dy
 Vals differentiate_matmul(Gradient& g) {
+  if (behind_of(g.node()) != GemmBehind::nothing)
+    throw UnsupportedError(g.node().where(), " has no gradient of what is behind the product: differentiate before");
   bool ta = transposes(g.node(), "transA"), tb = transposes(g.node(), "transB");
   bool row = g.x(0).rank() == 1, column = g.x(1).rank() == 1;
   Val a = as_batch(g.x(0), row, false), b = as_batch(g.x(1), column, true);

@@ -139,9 +139,14 @@ constexpr const char* onednn = "onednn";
 // On gemm(), each thread with its own part of the batches, or of the columns or rows of each batch.
 class ThreadedProduct {
  public:
+  struct Behind {
+    const float* beside = nullptr;
+    float* sum = nullptr;  // over rows
+  };
+
   ThreadedProduct(const Product& p, int64_t threads, const float* a, const float* b, const float* c, float* y,
-                  float* scratch)
-      : p_(p), batches_(batch_count(p)), threads_(threads), scratch_(scratch) {
+                  const Behind& behind, float* scratch)
+      : p_(p), batches_(batch_count(p)), threads_(threads), scratch_(scratch), sum_(behind.sum) {
     whole_.m = whole_.whole_m = p.m();
     whole_.n = whole_.whole_n = p.n();
     whole_.k = p.k();
@@ -159,6 +164,15 @@ class ThreadedProduct {
       if (p.beta == 1) whole_.start = last_two(c, c_strides_);
     }
     split_ = split_of(p, threads);
+    whole_.behind = p.behind;
+    if (behind.beside) whole_.beside = last_two(behind.beside, p.y_strides);
+    if (p.sums_rows) whole_.sums = scratch + threads * gemm_scratch();
+    whole_.sums_row = p.n();
+  }
+
+  static int64_t scratch_floats(const Product& p, int64_t threads) {
+    const int64_t sums = p.sums_rows ? checked_mul(batch_count(p) * row_groups(p), p.n()) : 0;
+    return checked_add(checked_mul(threads, gemm_scratch()), sums);
   }
 
   void operator()(Stream&) const {
@@ -166,9 +180,23 @@ class ThreadedProduct {
     parallel_for(threads_, cost, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) run(t);
     });
+    if (sum_) add_up();
   }
 
  private:
+  // Of which gemm() gives sums.
+  static int64_t row_groups(const Product& p) { return (p.m() + gemm_row_step() - 1) / gemm_row_step(); }
+
+  void add_up() const {
+    const int64_t n = p_.n(), groups = batches_ * row_groups(p_);
+    parallel_for(n, groups, [&](int64_t begin, int64_t end) {
+      std::copy(whole_.sums + begin, whole_.sums + end, sum_ + begin);
+      for (int64_t group = 1; group < groups; ++group) {
+        for (int64_t j = begin; j < end; ++j) sum_[j] += whole_.sums[group * n + j];
+      }
+    });
+  }
+
   static MatrixView last_two(const float* data, const Dims& strides) {
     return {data, strides[strides.size() - 2], strides.back()};
   }
@@ -188,6 +216,7 @@ class ThreadedProduct {
 
   GemmBlock batch(int64_t index) const {
     GemmBlock block = whole_;
+    if (block.sums) block.sums += index * row_groups(p_) * block.sums_row;
     for (size_t d = p_.y.size() - 2; d-- > 0;) {
       const int64_t i = index % p_.y[d];
       index /= p_.y[d];
@@ -195,6 +224,7 @@ class ThreadedProduct {
       if (p_.b[d] != 1) block.b.data += i * p_.b_strides[d];
       if (block.start.data) block.start.data += i * c_strides_[d];
       block.y += i * p_.y_strides[d];
+      if (block.beside.data) block.beside.data += i * p_.y_strides[d];
     }
     return block;
   }
@@ -202,6 +232,7 @@ class ThreadedProduct {
   Product p_;
   int64_t batches_, threads_;
   float* scratch_;
+  float* sum_;
   GemmBlock whole_;
   Dims c_strides_;
   Split split_ = Split::batches;
@@ -280,6 +311,15 @@ void add_vector(Product& product) {
   product.c[axis] = product.y[axis];
 }
 
+GemmBehind behind_of(const Node& node) {
+  const std::string name = node.text("behind", "");
+  if (name.empty()) return GemmBehind::nothing;
+  if (name == "Relu") return GemmBehind::relu;
+  if (name == "Add") return GemmBehind::add;
+  if (name == "ReluGrad") return GemmBehind::relu_grad;
+  throw ModelError(node.where(), " has \"", name, "\" behind the product: allowed are Relu, Add and ReluGrad");
+}
+
 Kernel prepare_product_reference(DType dtype, const Product& product, const void* a, const void* b, const void* c,
                                  void* y) {
   auto bind = [&]<class T>(T) -> Kernel {
@@ -300,7 +340,7 @@ std::vector<std::string> product_choices(const Node& node, const Product& produc
   add(Split::batches, batch_count(product));
   add(Split::columns, product.n() / gemm_column_step());
   add(Split::rows, product.m() / gemm_row_step());
-  if (dnnl_fits(node, product)) names.emplace_back(onednn);
+  if (product.behind == GemmBehind::nothing && dnnl_fits(node, product)) names.emplace_back(onednn);
   if (names.size() == 1) return {};
   return names;
 }
@@ -311,7 +351,7 @@ Settlement settle_product(const Node& node, const Product& product) {
   Settlement settlement;
   if (is_empty(product)) return settlement;
   const int64_t threads = thread_count();
-  settlement.scratch_bytes = checked_mul(threads, gemm_scratch() * int64_t{sizeof(float)});
+  settlement.scratch_bytes = checked_mul(ThreadedProduct::scratch_floats(product, threads), int64_t{sizeof(float)});
   settlement.descriptor = threads;
   return settlement;
 }
@@ -324,6 +364,7 @@ Kernel prepare_product(const Node& node, const Product& product, const Binding& 
   if (is_empty(product)) return prepare_product_reference(DType::f32, product, a, b, c, y);
   const auto threads = std::any_cast<int64_t>(binding.settlement->descriptor);
   ThreadedProduct multiply(product, threads, product.swapped ? b : a, product.swapped ? a : b, c, y,
+                           {binding.in<float>(beside_slot), binding.out<float>(1)},
                            static_cast<float*>(binding.scratch));
   if (!c || product.beta == 1) return multiply;
   return [=](Stream& stream) {

@@ -1,6 +1,7 @@
 // The matrix product behind Gemm and MatMul: y = alpha a b + beta c over batches, any operand transposed by strides.
 #pragma once
 
+#include "ops/gemm_loops.h"
 #include "ops/op.h"
 
 namespace graft {
@@ -14,6 +15,10 @@ struct Product {
   bool swapped = false;  // a and b are each other's, transposed: where the columns of y are not neighbours
   Dims c;                // of y's rank, 1 where it broadcasts
   std::string kernel;    // see product_choices; "": by sizes
+  // What is done to y behind that, with an operand that lies as y does. Operand 3 of the node, and result 1 where the
+  // sum over the rows of all batches is wanted.
+  GemmBehind behind = GemmBehind::nothing;
+  bool sums_rows = false;
   // Where rows of zeros are looked for, to be left out: rows of a, or the k that are rows of a^T or of b.
   enum class ZeroRows : uint8_t { none, a, a_transposed, b } zero_rows = ZeroRows::none;
 
@@ -35,6 +40,10 @@ void add_vector(Product& product);
 // ModelError where the shapes do not fit.
 Product make_product(const Node& node, MatrixOperand a, bool transpose_a, MatrixOperand b, bool transpose_b,
                      const Layout& y);
+
+// The attribute `behind` of graft.MatMul: "Relu", "Add", "ReluGrad"; without it: nothing. ModelError for others.
+GemmBehind behind_of(const Node& node);
+constexpr size_t beside_slot = 3;
 
 // Skips rows of zeros in operand a (0) or b (1), before transposition, where that can be done and is worth a look.
 void skip_zero_rows(Product& product, int64_t operand, bool transposed);

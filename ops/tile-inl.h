@@ -14,6 +14,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "ops/gemm_loops.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -28,7 +30,7 @@ constexpr int tile_rows = 6;
 constexpr int tile_rows = 12;
 #endif
 
-// y[r, p, :] = start[r, p, :] + sum_k a[r, k] b[k, p, :] over rows r, panels p.
+// y[r, p, :] = start[r, p, :] + sum_k a[r, k] b[k, p, :] over rows r, panels p, and then what `behind` says.
 struct Tile {
   int64_t blocks = 1, block = 0;            // k runs over `blocks` times `block`
   int64_t a_row = 0, a_k = 0, a_block = 0;  // distances in a: from row to row, k to k, block to block
@@ -36,7 +38,39 @@ struct Tile {
   int64_t start_row = 0, start_panel = 0;
   int64_t y_row = 0, y_panel = 0;
   const float* next_y = nullptr;  // of the next tile, to be fetched meanwhile; nullptr: y itself
+  GemmBehind behind = GemmBehind::nothing;
+  const float* beside = nullptr;  // its operand
+  int64_t beside_row = 0, beside_panel = panel_width;
+  float* sums = nullptr;  // of each column over the rows, panel by panel; nullptr: not wanted
 };
+
+// In registers, once a tile is complete.
+template <int rows, int panels>
+HWY_INLINE void finish_tile(const Tile& t, hn::Vec<TileTag> (&sum)[rows][panels]) {
+  const TileTag d;
+  const auto zero = hn::Zero(d);
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+    for (int p = 0; p < panels; ++p) {
+      auto& x = sum[r][p];
+      if (t.behind == GemmBehind::relu) {
+        x = hn::IfThenElse(hn::Lt(x, zero), zero, x);  // NaN stays
+        continue;
+      }
+      const auto beside = hn::LoadU(d, t.beside + r * t.beside_row + p * t.beside_panel);
+      x = t.behind == GemmBehind::add ? hn::Add(x, beside) : hn::IfThenElseZero(hn::Gt(beside, zero), x);
+    }
+  }
+  if (!t.sums) return;
+#pragma GCC unroll 4
+  for (int p = 0; p < panels; ++p) {
+    auto total = sum[0][p];
+#pragma GCC unroll 16
+    for (int r = 1; r < rows; ++r) total = hn::Add(total, sum[r][p]);
+    hn::StoreU(total, d, t.sums + p * panel_width);
+  }
+}
 
 // AK, AR: a_k and a_row where they are known, else 0. `start` may be nullptr: zeros.
 template <int rows, int panels, int AK, int AR>
@@ -82,6 +116,7 @@ HWY_NOINLINE void multiply_tile(const Tile& t, const float* a, const float* b, c
       b += b_k;
     }
   }
+  if (t.behind != GemmBehind::nothing) finish_tile(t, sum);
 #pragma GCC unroll 16
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4

@@ -42,9 +42,14 @@ std::vector<double> time_nodes(Program& program, double budget) {
   return seconds;
 }
 
-// The types in a region's body, in their order, each once.
+// The types in a region's body, in their order, each once; a product and what is behind it.
 std::vector<std::string> types_inside(const Node& node) {
   std::vector<std::string> types;
+  if (node.has("behind")) {
+    types = {node.type, node.text("behind", "")};
+    if (node.output(1)) types.emplace_back("ReduceSum");
+    return types;
+  }
   if (node.type != "Elementwise") return types;
   for (const auto& inner : std::get<std::shared_ptr<Graph>>(node.attributes.at("body"))->nodes()) {
     if (std::find(types.begin(), types.end(), inner->type) == types.end()) types.push_back(inner->type);

@@ -233,6 +233,7 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
   lay_out(graph, masters);
   if (!options_.disabled.count("join_sums")) join_sums(graph);
   graph.sort();
+  if (!options_.disabled.count("product_epilogue")) join_products(graph);
   if (!options_.disabled.count("elementwise")) join_elementwise(graph);
   if (!options_.disabled.count("release_gradients")) release_gradients(graph);
   graph.prune();  // values of nodes that are gone

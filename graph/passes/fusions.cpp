@@ -30,6 +30,7 @@ const std::vector<std::string>& fusion_names() {
       "winograd",
       // behind lay_out
       "join_sums",
+      "product_epilogue",
       "elementwise",
       "release_gradients",
   };

@@ -126,6 +126,10 @@ void lay_out(Graph& graph, const std::map<std::string, Layout>& masters);
 // here. Returns how many.
 int join_sums(Graph& graph);
 
+// "product_epilogue": products of matrices take in what is done to their result. Layouts are final here, the graph is
+// sorted. Returns how many.
+int join_products(Graph& graph);
+
 // "elementwise": joins element-wise nodes that read one another into regions. Layouts are final here. Returns how many.
 int join_elementwise(Graph& graph);
 

@@ -142,6 +142,17 @@ std::unique_ptr<Graph> products() {
   return b.end(b.call("Add", {b.weight({4}), h}));
 }
 
+// Perceptrons with a connection around, whose products finish their results.
+std::unique_ptr<Graph> perceptrons() {
+  constexpr int64_t width = 37;
+  Builder b;
+  Value* x = b.call("Relu", {b.call("Gemm", {b.input({0, 21}), b.weight({21, width}), b.weight({width})})});
+  Value* h = b.call("Gemm", {x, b.weight({50, width}), b.weight({50})}, {{"transB", int64_t{1}}});
+  h = b.call("MatMul", {b.call("Relu", {h}), b.weight({50, width})});
+  h = b.call("Add", {b.call("Add", {h, b.weight({width})}), x});
+  return b.end(b.call("Gemm", {h, b.weight({width, 5}), b.weight({5})}));
+}
+
 // Swish and Mish as products.
 std::unique_ptr<Graph> gates() {
   Builder b;
@@ -222,6 +233,7 @@ const std::vector<Network>& networks() {
        {"layer_normalization", "softmax", "attention", "gelu", "merge_transposes", "merge_equal", "remove_identities",
         "skip_padding"}},
       {"products", products, {3, 6, 8}, {3, 5, 4}, {"product_bias"}},
+      {"perceptrons", perceptrons, {29, 21}, {29, 5}, {"product_epilogue"}},
       {"regions", regions, {3, 3, 9, 7}, {3, 19, 9, 7}, {"elementwise"}},
       {"squeeze_excite", squeeze_excite, {3, 24, 8, 7}, {3, 24, 8, 7}, {"elementwise"}},
       {"gates", gates, {5, 12}, {5, 7}, {"swish", "mish"}},
