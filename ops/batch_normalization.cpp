@@ -36,8 +36,9 @@ Slope slope_from_x(Epilogue epilogue) {
 
 namespace {
 
-// Operands: x, scale, bias, mean, var, residual -> y, running mean, running var, and bytes for backward
-enum Operand : uint8_t { in_x, in_scale, in_bias, in_mean, in_var, in_residual };
+// Operands: x, scale, bias, mean, var, residual, and what a first run left -> y, running mean, running var, and bytes
+// for backward
+enum Operand : uint8_t { in_x, in_scale, in_bias, in_mean, in_var, in_residual, in_saved };
 // Operands of the gradient. x is absent where neither statistics nor the slope of the activation need it; mean and var
 // where live; `saved` where forward left nothing; dy + more_dy is the gradient of y.
 enum GradOperand : uint8_t { of_dy, of_x, of_scale, of_bias, of_mean, of_var, of_saved, of_more_dy };
@@ -128,19 +129,19 @@ struct Normalization {
   NormalizationLoops<T, S> loops;
   NormalizedRows<T, S> rows;
   Epilogue epilogue;
-  bool live, has_bits;
+  bool live, has_bits, again;  // again: statistics are those that the first run saved
   const T *scale, *bias, *mean, *var;
   T *new_mean, *new_var;
   std::optional<Saved<T>> saved;
   double epsilon, momentum;
 
-  bool sums() const { return live; }
+  bool sums() const { return live && !again; }
   static bool goes_on() { return true; }
 
   // Sums about one sample of each channel: no cancellation where the mean is large.
   void begin(int64_t block) {
     const ChannelView& view = passes.view();
-    if (!live) return;
+    if (!sums()) return;
     for (int64_t v = 0; v < view.width; ++v)
       vectors[0][block * view.width + v] = passes.values() > 0 ? widened(rows.x[view.offset(0, block) + v]) : T{0};
   }
@@ -164,6 +165,7 @@ struct Normalization {
     for (int64_t v = 0; v < rows.width; ++v) {
       int64_t c = block * rows.width + v;
       if (c >= passes.view().channels) vectors[0][c] = vectors[1][c] = vectors[2][c] = 0;
+      else if (again) give(c, saved->mean[c], live_factor(scale[c], saved->inverse()[c]));
       else if (live) give_live(c, totals[v], totals[rows.width + v]);
       else give(c, mean[c], frozen_factor(scale[c], var[c], epsilon));
     }
@@ -198,6 +200,7 @@ template <class T, class S>
 Settlement settle_normalization(const Node& node, const Settlement*) {
   check_operands(node, {in_scale, in_bias, in_mean, in_var}, {in_residual});
   ChannelPasses passes(channel_view(node, *node.inputs[in_x]), sizeof(S), sizeof(T), 1);
+  check_workspace(node, in_saved, Saved<T>(node, passes, nullptr).bytes);
   Settlement settlement;
   settlement.scratch_bytes = checked_add(passes.scratch_bytes(), ChannelVectors<T>::bytes(passes, forward_vectors));
   settlement.opaque_bytes.assign(node.outputs.size(), Saved<T>(node, passes, nullptr).bytes);
@@ -210,7 +213,9 @@ template <class T, class S>
 Kernel prepare_normalization(const Node& node, const Binding& binding) {
   auto passes = std::any_cast<ChannelPasses>(binding.settlement->descriptor);
   auto index = saved_index(node);
-  auto saved = index ? std::optional(Saved<T>(node, passes, binding.out<T>(*index))) : std::nullopt;
+  const T* left = binding.in<T>(in_saved);
+  if (!left && index) left = binding.out<T>(*index);
+  auto saved = left ? std::optional(Saved<T>(node, passes, left)) : std::nullopt;
   bool live = is_live(node);
   auto statistic = [&](size_t i) {
     return live && node.output(i) && !node.outputs[i]->opaque ? binding.out<T>(i) : nullptr;
@@ -229,6 +234,7 @@ Kernel prepare_normalization(const Node& node, const Binding& binding) {
                            .epilogue = activation.epilogue,
                            .live = live,
                            .has_bits = has_bits(node) && saved,
+                           .again = binding.in<T>(in_saved) != nullptr,
                            .scale = binding.in<T>(in_scale),
                            .bias = binding.in<T>(in_bias),
                            .mean = binding.in<T>(in_mean),
@@ -447,6 +453,13 @@ KernelFunctions grad_kernel() {
   return {propose_grad, settle_grad<T, S>, prepare_grad<T, S>};
 }
 
+// Bits are many: a second run finds them anew, and with them all else.
+std::optional<Shortcut> shortcut(const Node& node) {
+  auto saved = saved_index(node);
+  if (!saved || !is_live(node) || has_bits(node)) return std::nullopt;
+  return Shortcut{*saved, in_saved};
+}
+
 std::optional<MixedPrecision> mix_forward(const Node&) {
   return MixedPrecision{.inputs = 1 << in_x | 1 << in_residual, .outputs = 1};
 }
@@ -465,13 +478,15 @@ std::vector<Op> batch_normalization_ops() {
            .differentiate = differentiate_normalization,
            .mixed_precision = mix_forward,
            .parameter_slots = {1, 2},
-           .statistic_slots = {3, 4}},
+           .statistic_slots = {3, 4},
+           .shortcut = shortcut},
           {.type = "BatchNormalizationActivation",
            .domain = "graft",
            .infer = infer_activated,
            .cpu = forward,
            .differentiate = differentiate_normalization,
-           .mixed_precision = mix_forward},
+           .mixed_precision = mix_forward,
+           .shortcut = shortcut},
           {.type = "BatchNormalizationGrad",
            .domain = "graft",
            .infer = infer_grad,

@@ -15,7 +15,7 @@ namespace {
 
 using namespace depthwise;
 
-// -> y, running mean and var of both, and bytes for backward
+// With what a first run left -> y, running mean and var of both, and bytes for backward
 enum Operand : uint8_t {
   in_x,
   in_scale1,
@@ -27,6 +27,7 @@ enum Operand : uint8_t {
   in_bias2,
   in_mean2,
   in_var2,
+  in_saved,
   operands
 };
 enum Result : uint8_t { to_y, to_mean1, to_var1, to_mean2, to_var2, to_saved };
@@ -192,6 +193,7 @@ Settlement settle_forward(const Node& node, const Settlement*) {
     if (node.output(result)) check_vectors(node, {operand}, g, dtype);
   }
   int64_t saved = checked_mul(saved_vectors * int64_t{sizeof(T)}, g.channels);
+  check_workspace(node, in_saved, saved);
   Settlement settlement = settle_with<S, Forward<T, S>>(g, 1, 1);
   settlement.opaque_bytes.assign(node.outputs.size(), saved);
   return settlement;
@@ -200,7 +202,8 @@ Settlement settle_forward(const Node& node, const Settlement*) {
 template <class T, class S>
 Kernel prepare_forward(const Node& node, const Binding& binding) {
   auto work = bind<T, S, Forward<T, S>>(node, binding, forward_slots);
-  bind_saved(work, binding.out<T>(to_saved) ? binding.out<T>(to_saved) : work.unsaved);
+  const T* left = binding.in<T>(in_saved);
+  bind_saved(work, left ? const_cast<T*>(left) : binding.out<T>(to_saved) ? binding.out<T>(to_saved) : work.unsaved);
   work.first.running_mean = binding.in<T>(in_mean1);
   work.first.running_var = binding.in<T>(in_var1);
   work.second.running_mean = binding.in<T>(in_mean2);
@@ -210,7 +213,11 @@ Kernel prepare_forward(const Node& node, const Binding& binding) {
   work.second.new_mean = binding.out<T>(to_mean2);
   work.second.new_var = binding.out<T>(to_var2);
   work.y = binding.out<S>(to_y);
-  return [work](Stream&) { work.schedule.run(work); };
+  if (left) work.begin = Forward<T, S>::result;
+  return [work, left](Stream&) {
+    if (left) work.give_saved();
+    work.schedule.run(work);
+  };
 }
 
 template <class T, class S>
@@ -233,10 +240,7 @@ Kernel prepare_backward(const Node& node, const Binding& binding) {
   work.second.dscale = binding.out<T>(to_dscale2);
   work.second.dbias = binding.out<T>(to_dbias2);
   return [work](Stream&) {
-    for (int64_t c = 0; c < work.g.padded_channels(); ++c) {
-      work.first.give(c, c < work.g.channels);
-      work.second.give(c, c < work.g.channels);
-    }
+    work.give_saved();
     work.schedule.run(work);
   };
 }
@@ -387,6 +391,10 @@ KernelFunctions backward_kernel() {
   return kernel_of<propose_backward<T>, settle_backward<T, S>, prepare_backward<T, S>>();
 }
 
+std::optional<Shortcut> shortcut(const Node& node) {
+  return node.output(to_saved) ? std::optional(Shortcut{to_saved, in_saved}) : std::nullopt;
+}
+
 std::optional<MixedPrecision> mix_forward(const Node&) {
   return MixedPrecision{.inputs = 1 << in_x, .outputs = 1 << to_y};
 }
@@ -406,7 +414,8 @@ std::vector<Op> depthwise_normalization_ops() {
            .differentiate = differentiate,
            .mixed_precision = mix_forward,
            .parameter_slots = {in_scale1, in_bias1, in_w, in_scale2, in_bias2},
-           .statistic_slots = {in_mean1, in_var1, in_mean2, in_var2}},
+           .statistic_slots = {in_mean1, in_var1, in_mean2, in_var2},
+           .shortcut = shortcut},
           {.type = "DepthwiseNormalizationGrad",
            .domain = "graft",
            .infer = infer_backward,

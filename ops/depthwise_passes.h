@@ -144,6 +144,14 @@ struct Context {
             .sums = sums_of(p)};
   }
 
+  // From what forward left.
+  void give_saved() const {
+    for (int64_t c = 0; c < g.padded_channels(); ++c) {
+      first.give(c, c < g.channels);
+      second.give(c, c < g.channels);
+    }
+  }
+
   // f(channel, lane) for the channels of a block that are no padding; padding(channel) for the others.
   template <class F, class P>
   void for_channels(int64_t block, F f, P padding) const {
@@ -163,21 +171,25 @@ struct Forward : Context<T, S> {
   using Base::first, Base::g, Base::second, Base::sums_of;
   S* y;
   T* unsaved;  // what backward would want, where there is none
+  enum Phase : uint8_t { statistics, inner_statistics, result };
+  Phase begin;  // what comes before is known
 
-  static int phases() { return 3; }
+  int phases() const { return result + 1 - begin; }
 
   void each(int phase, const Place& p) const {
-    if (phase == 0) return this->depthwise.statistics(this->ahead(this->x, g.in, p), sums_of(p));
+    phase += begin;
+    if (phase == statistics) return this->depthwise.statistics(this->ahead(this->x, g.in, p), sums_of(p));
     DepthwiseMap<T, S> map = this->map(p);
-    if (phase == 1) return this->depthwise.inner_statistics(map);
+    if (phase == inner_statistics) return this->depthwise.inner_statistics(map);
     map.y = y + g.offset(g.out, p.block, p.sample);
     map.streams = g.offset(g.out, 0, g.samples) * int64_t{sizeof(S)} > half_cache_bytes;
     this->depthwise.convolve(map);
   }
 
   void finish(int phase, const Place& p) const {
-    if (phase == 0) give(first, p, g.values(g.in), static_cast<double>(g.in.pixels()));
-    if (phase == 1) give(second, p, g.values(g.out), static_cast<double>(g.out.pixels()));
+    phase += begin;
+    if (phase == statistics) give(first, p, g.values(g.in), static_cast<double>(g.in.pixels()));
+    if (phase == inner_statistics) give(second, p, g.values(g.out), static_cast<double>(g.out.pixels()));
   }
 
  private:

@@ -115,6 +115,13 @@ void infer(Node& node) {
   schema::infer(node);
 }
 
+void check_workspace(const Node& node, size_t input, int64_t bytes) {
+  const Value* value = node.input(input);
+  if (!value || (value->opaque && value->opaque_bytes == bytes)) return;
+  throw ModelError(node.where(), " wants ", bytes, " bytes that another node left for input ", input, ", got ",
+                   value->opaque ? cat(value->opaque_bytes) : cat(value->dtype, value->dims));
+}
+
 std::vector<Candidate> propose_plain(const Node& node) {
   Candidate candidate;
   for (const Value* v : node.inputs) candidate.inputs.push_back(v && !v->opaque ? Layout::plain(v->dims) : Layout{});

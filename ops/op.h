@@ -108,6 +108,11 @@ struct MixedPrecision {
   bool gives_either(size_t output) const { return (optional & bit(output)) != 0; }
 };
 
+// Where a node leaves what a second run of it can begin from, and the slot that takes that in the second run.
+struct Shortcut {
+  size_t result, slot;
+};
+
 class Gradient;          // ops/gradient.h
 struct ElementwiseStep;  // ops/elementwise.h
 // One result for each input of the node; an empty Val where no gradient flows.
@@ -136,6 +141,9 @@ struct Op {
   // Input slots that hold trainable weights when they are constants; statistics slots of normalisations.
   std::vector<int> parameter_slots = {};
   std::vector<int> statistic_slots = {};
+  // How a second run of a node does with less work: it takes an opaque result of the first, and gives result 0, with
+  // the same bits, and nothing else. nullopt, or no function: it does all that the first did.
+  std::optional<Shortcut> (*shortcut)(const Node& node) = nullptr;
   // Input slots of states that the kernel can take from a file and put back there, piece by piece. Where they lie on
   // the disk (Value::on_disk), all of them do, and their results have no address.
   std::vector<int> disk_slots = {};
@@ -172,6 +180,9 @@ std::optional<MixedPrecision> moves_elements(const Node& node);
 
 // UsageError where the kernel chosen for the node is none that its operator lists.
 void check_kernel_choice(const Node& node);
+
+// ModelError where an operand is there and is not as many opaque bytes, as another node leaves for this one.
+void check_workspace(const Node& node, size_t input, int64_t bytes);
 
 std::vector<Candidate> propose_plain(const Node& node);
 std::vector<Candidate> propose_elementwise(const Node& node);

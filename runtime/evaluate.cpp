@@ -23,7 +23,8 @@ void run_node(const Node& node, const Settlement* forward, const std::vector<con
   settlement = run.functions->settle(node, forward);
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     if (!node.outputs[i] || !node.outputs[i]->opaque) continue;
-    opaque.push_back(allocate_bytes(i < settlement.opaque_bytes.size() ? settlement.opaque_bytes[i] : 0, true));
+    node.outputs[i]->opaque_bytes = i < settlement.opaque_bytes.size() ? settlement.opaque_bytes[i] : 0;
+    opaque.push_back(allocate_bytes(node.outputs[i]->opaque_bytes, true));
     outputs[i] = opaque.back().get();
   }
   Bytes scratch = allocate_bytes(settlement.scratch_bytes, false);

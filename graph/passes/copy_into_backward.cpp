@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "ops/op.h"
+
 namespace graft {
 namespace {
 
@@ -43,16 +45,23 @@ class Copier {
 
  private:
   Value* copy_of(Value* value) {
-    if (!value || !value->producer || !chosen_.count(value->producer)) return value;
+    if (!value || !value->producer || !chosen_.count(value->producer) || value == shared_result(*value->producer))
+      return value;
     auto known = copies_.find(value->producer);
     Node* copy = known != copies_.end() ? known->second : copy_node(*value->producer);
     return copy->outputs[static_cast<size_t>(value->index)];
   }
 
-  // Statistics are updated once, and what they were is gone in backward.
+  // Statistics are updated once, and what they were is gone in backward. Those of the batch are found once, too.
   Node* copy_node(const Node& from) {
     std::vector<Value*> operands;
+    Value* shared = shared_result(from);
     for (Value* input : from.inputs) operands.push_back(gone_.count(input) ? nullptr : copy_of(input));
+    if (shared) {
+      const size_t slot = find_op(from)->shortcut(from)->slot;
+      operands.resize(std::max(operands.size(), slot + 1));
+      operands[slot] = shared;
+    }
     graph_.set_provenance({from.provenance.source, Direction::backward});
     Node* node = graph_.add_node(from.domain, from.type, std::move(operands), from.outputs.size(), from.attributes);
     node->name = from.name;
@@ -60,7 +69,7 @@ class Copier {
     node->kernel = from.kernel;
     for (size_t i = 0; i < from.outputs.size(); ++i) {
       const Value* original = from.outputs[i];
-      if (!original || new_states_.count(original)) {
+      if (!original || original == shared || new_states_.count(original)) {
         graph_.drop_output(node, i);
         continue;
       }
@@ -109,6 +118,12 @@ std::vector<Time> times_of(const Graph& graph) {
     if (is_early) early.insert(&node);
   }
   return times;
+}
+
+Value* shared_result(const Node& node) {
+  const Op* op = find_op(node);
+  auto shortcut = op && op->shortcut ? op->shortcut(node) : std::nullopt;
+  return shortcut ? node.output(shortcut->result) : nullptr;
 }
 
 Origins copy_into_backward(Graph& graph, const std::vector<bool>& chosen) { return Copier(graph, chosen).run(); }

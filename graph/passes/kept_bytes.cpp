@@ -90,6 +90,7 @@ bool KeptBytes::leaves_states(const Node& node) const {
 void KeptBytes::add(size_t at, const Settlement& settlement) {
   const Node& node = *nodes_[at];
   Work& work = works_[at];
+  const Value* shared = shared_result(node);
   for (const Value* input : node.inputs) {
     auto found = input ? number_.find(input) : number_.end();
     if (found == number_.end()) continue;
@@ -111,7 +112,7 @@ void KeptBytes::add(size_t at, const Settlement& settlement) {
     } else {
       number_[output] = bytes_.size();
       work.writes.push_back(bytes_.size());
-      bytes_.push_back({.producer = at, .size = size_of_bytes(*output), .last_early = at});
+      bytes_.push_back({.producer = at, .size = size_of_bytes(*output), .shared = output == shared, .last_early = at});
     }
     Bytes& place = bytes_[number_.at(output)];
     place.kept = place.kept || kept_.count(output);

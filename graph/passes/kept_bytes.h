@@ -23,6 +23,7 @@ class KeptBytes {
     size_t producer = 0;
     int64_t size = 0;
     bool kept = false;      // whatever is chosen
+    bool shared = false;    // a second run of the producer reads them too
     size_t last_early = 0;  // node of forward that reads it
     size_t last_late = 0;   // node behind forward that does; 0 for none
   };

@@ -67,7 +67,7 @@ class Model {
     for (const KeptBytes::LateReads& reads : forward_.late()) {
       auto read = [&](size_t b) {
         size_t from = bytes[b].producer;
-        if (!chosen[from]) {
+        if (!chosen[from] || bytes[b].shared) {
           last_[b] = std::max(last_[b], reads.node);
           return;
         }
@@ -181,8 +181,10 @@ class Climb {
   // What a node reads is kept for it, or computed again too.
   Offer best_offer(size_t node, double excess) {
     const KeptBytes::Work& work = forward_.works()[node];
-    bool serves = std::any_of(work.writes.begin(), work.writes.end(),
-                              [&](size_t b) { return !forward_.bytes()[b].kept && forward_.bytes()[b].last_late > 0; });
+    bool serves = std::any_of(work.writes.begin(), work.writes.end(), [&](size_t b) {
+      const KeptBytes::Bytes& bytes = forward_.bytes()[b];
+      return !bytes.kept && !bytes.shared && bytes.last_late > 0;
+    });
     if (chosen_[node] || !work.can_run_again || !serves) return {};
     Offer best;
     for (bool deep : {false, true}) {

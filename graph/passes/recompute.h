@@ -38,8 +38,8 @@ struct RecomputeGoal {
 };
 
 // Copies nodes of forward into backward, as late as can be, until the goal is reached. What costs least for a byte
-// comes first. Copies have the attributes, the layouts and so the kernels of their originals, and backward reads the
-// same bits as before.
+// comes first. Copies have the attributes, the layouts and so the kernels of their originals, begin from what those
+// left where that saves work (Op::shortcut), and backward reads the same bits as before.
 //
 // `graph` is as it runs: in order, laid out, and settled. An operator whose results are new statistics gets a copy
 // without them, and without the old ones. Where the limit cannot be kept, the graph stays as it is, and `peak_after` is

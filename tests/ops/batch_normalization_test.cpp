@@ -259,6 +259,36 @@ TEST(BatchNormalizationActivation, LimitsThatPaddingWouldCrossAreRefused) {
 }
 
 // Whole blocks a thread, blocks that threads share, and blocks larger than the cache.
+// From the bytes that the first run leaves for backward, as a copy in backward does.
+TEST(BatchNormalizationActivation, ASecondRunGivesTheSameBits) {
+  for (DType floats : {DType::f32, DType::f64}) {
+    auto graph = graph_from_text(
+        "(float[3,5,40,30] x, float[5] s, float[5] b, float[5] m, float[5] v) => (y, nm, nv) { y, nm, nv = "
+        "graft.BatchNormalizationActivation<training_mode = 1, activation = \"relu\">(x, s, b, m, v) }",
+        floats);
+    Node& node = **graph->nodes().begin();
+    ASSERT_FALSE(find_op(node)->shortcut(node));
+    Value* saved = graph->add_output(&node);
+    saved->opaque = true;
+    auto shortcut = find_op(node)->shortcut(node);
+    ASSERT_TRUE(shortcut);
+    EXPECT_EQ(node.outputs[shortcut->result], saved);
+    std::vector<Value*> operands(node.inputs.begin(), node.inputs.begin() + 3);
+    operands.resize(shortcut->slot + 1);
+    operands[shortcut->slot] = saved;
+    Node* again = graph->add_node("graft", node.type, operands, 1, node.attributes);
+    infer(*again);
+    graph->outputs.push_back(again->outputs[0]);
+    Feeds feeds;
+    unsigned seed = 3;
+    for (const Value* input : graph->inputs) feeds[input->name] = random_feed(floats, input->dims, 0.3, 2, ++seed);
+    auto found = evaluate(*graph, feeds);
+    expect_close(found.at(3), found.at(0), 0, "y");
+    node.attributes["bits"] = int64_t{1};
+    EXPECT_FALSE(find_op(node)->shortcut(node));
+  }
+}
+
 TEST(BatchNormalizationActivation, ThreadsChangeNoBit) {
   int before = thread_count();
   for (const Dims& dims : {Dims{6, 7, 31, 33}, Dims{3001, 37}, Dims{2, 3, 1024, 513}}) {

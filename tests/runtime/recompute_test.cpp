@@ -177,7 +177,8 @@ TEST(RecomputeOfWideTower, SpendsNextToNothingWhereMuchIsKept) {
   EXPECT_EQ(peak(batch / 4, Recompute::automatic), peak(batch / 4, Recompute::none));
 }
 
-// A copy stands between its forward node and the backward nodes that read it, next to the first of them.
+// A copy stands between its forward node and the backward nodes that read it, next to the first of them. Statistics of
+// the batch, which it would find again, are those of its forward node.
 TEST_F(RecomputeOfTower, StandsWhereItIsRead) {
   training_.options().memory = {.recompute = Recompute::all};
   auto programs = training_.session().training(training_.dims(), training_.options());
@@ -191,6 +192,11 @@ TEST_F(RecomputeOfTower, StandsWhereItIsRead) {
     EXPECT_TRUE(backward);
     for (size_t i : {1, 2}) EXPECT_EQ(node->output(i), nullptr);
     for (size_t i : {3, 4}) EXPECT_EQ(node->input(i), nullptr);
+    for (size_t i = 1; i < node->outputs.size(); ++i) EXPECT_EQ(node->output(i), nullptr);
+    const Value* saved = node->input(6);
+    ASSERT_TRUE(saved && saved->opaque);
+    EXPECT_EQ(saved->producer->type, "BatchNormalization");
+    EXPECT_EQ(saved->producer->provenance.direction, Direction::forward);
   }
   EXPECT_GT(copies, 0);
 }
