@@ -33,6 +33,11 @@ ConvSlots conv_slots(const Node& node);
 // Reads and checks the node. ModelError, UnsupportedError for more than three spatial axes.
 ConvProblem conv_problem(const Node& node);
 
+// The result of a Conv in which it may leave ChannelStatistics of y.
+constexpr size_t conv_statistics = 1;
+// Whether the kernel that runs the node can.
+bool conv_gives_statistics(const Node& node);
+
 // Which output a negative slot is.
 inline size_t conv_output(int slot) { return ~static_cast<unsigned>(slot); }
 inline Value* conv_value(const Node& node, int slot) {

@@ -13,12 +13,13 @@ struct Way {
   Layout (*weights)(const ConvProblem& p);
   Settlement (*settle)(const Node& node, const ConvProblem& p);
   Kernel (*prepare)(const Node& node, const ConvProblem& p, const Binding& binding);
+  bool gives_statistics = false;
 };
 
 // Beside oneDNN's convolutions, which take all.
 constexpr Way ways[] = {{"winograd", takes_winograd, winograd_weights_layout, settle_winograd, prepare_winograd},
                         {"pointwise", takes_pointwise, pointwise_weights_layout, settle_pointwise, prepare_pointwise},
-                        {"narrow", takes_narrow, narrow_weights_layout, settle_narrow, prepare_narrow},
+                        {"narrow", takes_narrow, narrow_weights_layout, settle_narrow, prepare_narrow, true},
                         {"tiles", takes_tiles, tiles_weights_layout, settle_tiles, prepare_tiles}};
 constexpr const char* direct = "direct";
 
@@ -50,7 +51,7 @@ struct Settled {
 
 std::vector<std::string> conv_choices(const Node& node) {
   ConvProblem p = conv_problem(node);
-  if (p.empty()) return {};
+  if (p.empty() || (p.slots.way == ConvWay::forward && node.output(conv_statistics))) return {};
   const Way* usual = usual_way(node, p);
   std::vector<std::string> names{usual ? usual->name : direct};
   for (const Way& way : ways) {
@@ -61,12 +62,20 @@ std::vector<std::string> conv_choices(const Node& node) {
   return names;
 }
 
+bool conv_gives_statistics(const Node& node) {
+  ConvProblem p = conv_problem(node);
+  if (p.empty() || p.slots.way != ConvWay::forward) return false;
+  const Way* way = way_of(node, p);
+  return way && way->gives_statistics;
+}
+
 std::optional<Settlement> settle_conv_way(const Node& node, const ConvProblem& p) {
   Settled settled{.way = way_of(node, p)};
   if (!settled.way) return std::nullopt;
   settled.inner = settled.way->settle(node, p);
   Settlement settlement;
   settlement.scratch_bytes = settled.inner.scratch_bytes;
+  settlement.opaque_bytes = settled.inner.opaque_bytes;
   const Layout lies = weights_of(node, p), wanted = settled.way->weights(p);
   if (lies != wanted) {
     const bool gives = p.slots.way == ConvWay::weights;

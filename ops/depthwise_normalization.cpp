@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "ops/channel_statistics.h"
 #include "ops/channel_view.h"
 #include "ops/depthwise_passes.h"
 #include "ops/gradient.h"
@@ -15,7 +16,8 @@ namespace {
 
 using namespace depthwise;
 
-// With what a first run left -> y, running mean and var of both, and bytes for backward
+// With sums of x that the node before left, and what a first run left -> y, running mean and var of both, and bytes for
+// backward
 enum Operand : uint8_t {
   in_x,
   in_scale1,
@@ -27,6 +29,7 @@ enum Operand : uint8_t {
   in_bias2,
   in_mean2,
   in_var2,
+  in_statistics,
   in_saved,
   operands
 };
@@ -193,6 +196,7 @@ Settlement settle_forward(const Node& node, const Settlement*) {
     if (node.output(result)) check_vectors(node, {operand}, g, dtype);
   }
   int64_t saved = checked_mul(saved_vectors * int64_t{sizeof(T)}, g.channels);
+  check_workspace(node, in_statistics, ChannelStatistics::bytes(g.padded_channels()));
   check_workspace(node, in_saved, saved);
   Settlement settlement = settle_with<S, Forward<T, S>>(g, 1, 1);
   settlement.opaque_bytes.assign(node.outputs.size(), saved);
@@ -213,9 +217,11 @@ Kernel prepare_forward(const Node& node, const Binding& binding) {
   work.second.new_mean = binding.out<T>(to_mean2);
   work.second.new_var = binding.out<T>(to_var2);
   work.y = binding.out<S>(to_y);
-  if (left) work.begin = Forward<T, S>::result;
-  return [work, left](Stream&) {
+  auto* known = const_cast<double*>(binding.in<double>(in_statistics));
+  work.begin = left ? Forward<T, S>::result : known ? Forward<T, S>::inner_statistics : Forward<T, S>::statistics;
+  return [work, left, known](Stream&) {
     if (left) work.give_saved();
+    else if (known) work.give_known(ChannelStatistics(known, work.g.padded_channels()));
     work.schedule.run(work);
   };
 }
@@ -415,7 +421,8 @@ std::vector<Op> depthwise_normalization_ops() {
            .mixed_precision = mix_forward,
            .parameter_slots = {in_scale1, in_bias1, in_w, in_scale2, in_bias2},
            .statistic_slots = {in_mean1, in_var1, in_mean2, in_var2},
-           .shortcut = shortcut},
+           .shortcut = shortcut,
+           .statistics_slot = in_statistics},
           {.type = "DepthwiseNormalizationGrad",
            .domain = "graft",
            .infer = infer_backward,

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ops/batch_normalization.h"
+#include "ops/channel_statistics.h"
 #include "ops/channel_view.h"
 #include "ops/depthwise_loops.h"
 #include "ops/slices.h"
@@ -192,6 +193,14 @@ struct Forward : Context<T, S> {
     if (phase == inner_statistics) give(second, p, g.values(g.out), static_cast<double>(g.out.pixels()));
   }
 
+  // Instead of the first phase.
+  void give_known(const ChannelStatistics& known) const {
+    for (int64_t c = 0; c < g.padded_channels(); ++c) {
+      if (c < g.channels) give(first, c, known.about[c], known.sums[c], known.squares[c], g.values(g.in));
+      else first.give(c, false);
+    }
+  }
+
  private:
   // Puts the samples' sums together, about the first pixel of the first.
   void give(const Half<T>& half, const Place& p, double count, double pixels) const {
@@ -204,15 +213,19 @@ struct Forward : Context<T, S> {
         sum += sum_here + pixels * offset;
         squares += sums[2 * g.width + v] + offset * (2 * sum_here + pixels * offset);
       }
-      auto found = live_statistics<T>(shift, sum, squares, count, half.epsilon);
-      half.saved_mean[c] = found.mean;
-      half.inverse[c] = found.inverse;
-      half.rest[c] = found.rest;
-      if (half.new_mean) half.new_mean[c] = running_statistic(half.running_mean[c], found.batch_mean, half.momentum);
-      if (half.new_var) half.new_var[c] = running_statistic(half.running_var[c], found.batch_var, half.momentum);
-      half.give(c, true);
+      give(half, c, shift, sum, squares, count);
     };
     this->for_channels(p.block, real, [&](int64_t c) { half.give(c, false); });
+  }
+
+  static void give(const Half<T>& half, int64_t c, double about, double sum, double squares, double count) {
+    auto found = live_statistics<T>(about, sum, squares, count, half.epsilon);
+    half.saved_mean[c] = found.mean;
+    half.inverse[c] = found.inverse;
+    half.rest[c] = found.rest;
+    if (half.new_mean) half.new_mean[c] = running_statistic(half.running_mean[c], found.batch_mean, half.momentum);
+    if (half.new_var) half.new_var[c] = running_statistic(half.running_var[c], found.batch_var, half.momentum);
+    half.give(c, true);
   }
 };
 

@@ -21,10 +21,48 @@ constexpr int64_t width = panel_width;
 
 HWY_INLINE int64_t blocks_of(const NarrowMap& map) { return (map.channels + width - 1) / width; }
 
+// What takes the results of a block for a few pixels, as they are computed.
+struct NoSums {
+  HWY_INLINE NoSums(const NarrowSums*, int64_t) {}
+  HWY_INLINE void take(int, V) {}
+  HWY_INLINE void give() const {}
+};
+
+// Two of each hide the latency of additions. They are so short that their rounding does not count.
+class BlockSums {
+ public:
+  HWY_INLINE BlockSums(const NarrowSums* to, int64_t block)
+      : about_(hn::LoadU(d, to->about + block * width)),
+        to_sums_(to->sums + block * width),
+        to_squares_(to->squares + block * width) {
+    sums_[0] = sums_[1] = squares_[0] = squares_[1] = hn::Zero(d);
+  }
+  HWY_INLINE void take(int pixel, V result) {
+    const V centred = hn::Sub(result, about_);
+    sums_[pixel % 2] = hn::Add(sums_[pixel % 2], centred);
+    squares_[pixel % 2] = hn::MulAdd(centred, centred, squares_[pixel % 2]);
+  }
+  HWY_INLINE void give() const {
+    add(hn::Add(sums_[0], sums_[1]), to_sums_);
+    add(hn::Add(squares_[0], squares_[1]), to_squares_);
+  }
+
+ private:
+  static HWY_INLINE void add(V terms, double* to) {
+    HWY_ALIGN float lanes[width];
+    hn::Store(terms, d, lanes);
+    for (int64_t v = 0; v < width; ++v) to[v] += static_cast<double>(lanes[v]);
+  }
+
+  const V about_;
+  V sums_[2], squares_[2];
+  double *to_sums_, *to_squares_;
+};
+
 // Neighbouring pixels of a block of the result: their sums stay in registers over all channels.
-template <int results>
+template <int results, class Taken>
 HWY_INLINE void product_tile(const float* source, const NarrowMap& from, const float* w, float* result, bool streams,
-                             int64_t ahead) {
+                             int64_t ahead, Taken& taken) {
   V sums[results];
 #pragma GCC unroll 8
   for (int i = 0; i < results; ++i) sums[i] = hn::Zero(d);
@@ -45,10 +83,13 @@ HWY_INLINE void product_tile(const float* source, const NarrowMap& from, const f
     if (streams) hn::Stream(sums[i], d, result + i * width);
     else hn::StoreU(sums[i], d, result + i * width);
   }
+#pragma GCC unroll 8
+  for (int i = 0; i < results; ++i) taken.take(i, sums[i]);
 }
 
-void product(const float* source, const NarrowMap& from, const float* w, float* result, const NarrowMap& to,
-             int64_t pixels, bool streams) {
+template <class Taken>
+void product_with(const float* source, const NarrowMap& from, const float* w, float* result, const NarrowMap& to,
+                  int64_t pixels, bool streams, const NarrowSums* sums) {
   constexpr int together = 8;
   const int64_t blocks = blocks_of(to);
   for (int64_t begin = 0; begin < pixels; begin += narrow_pixels) {
@@ -57,13 +98,22 @@ void product(const float* source, const NarrowMap& from, const float* w, float* 
       const float* weights = w + b * from.channels * width;
       const int64_t ahead = b == 0 ? narrow_pixels * width : 0;  // the first block fetches the next pixels for all
       float* to_block = result + b * to.block;
+      Taken taken(sums, b);
       int64_t p = begin;
       for (; p + together <= end; p += together)
-        product_tile<together>(source + p * width, from, weights, to_block + p * width, streams, ahead);
-      for (; p < end; ++p) product_tile<1>(source + p * width, from, weights, to_block + p * width, streams, ahead);
+        product_tile<together>(source + p * width, from, weights, to_block + p * width, streams, ahead, taken);
+      for (; p < end; ++p)
+        product_tile<1>(source + p * width, from, weights, to_block + p * width, streams, ahead, taken);
+      taken.give();
     }
   }
   if (streams) hwy::FlushStream();
+}
+
+void product(const float* source, const NarrowMap& from, const float* w, float* result, const NarrowMap& to,
+             int64_t pixels, bool streams, const NarrowSums* sums) {
+  if (sums) product_with<BlockSums>(source, from, w, result, to, pixels, streams, sums);
+  else product_with<NoSums>(source, from, w, result, to, pixels, streams, sums);
 }
 
 // `count` channels from a vector of each pixel: their sums stay in registers over the pixels.
@@ -121,8 +171,8 @@ HWY_EXPORT(product);
 HWY_EXPORT(weight_gradient);
 
 void narrow_product(const float* source, const NarrowMap& from, const float* w, float* result, const NarrowMap& to,
-                    int64_t pixels, bool streams) {
-  HWY_DYNAMIC_DISPATCH(product)(source, from, w, result, to, pixels, streams);
+                    int64_t pixels, bool streams, const NarrowSums* sums) {
+  HWY_DYNAMIC_DISPATCH(product)(source, from, w, result, to, pixels, streams, sums);
 }
 void narrow_weight_gradient(const float* source, const NarrowMap& from, const float* gradient, const NarrowMap& to,
                             int64_t pixels, float* dw) {

@@ -16,10 +16,18 @@ struct NarrowMap {
 // Pixels that are worked on together, so that what all blocks read of them stays in a near cache.
 constexpr int64_t narrow_pixels = 128;
 
+// Of a result r: sums over pixels of r - about, and of its square, [blocks][W] each, to which those of more pixels are
+// added.
+struct NarrowSums {
+  const float* about;
+  double *sums, *squares;
+};
+
 // result[b][pixel][lane] = sum over c of source[c][pixel] * w[b][c][lane] for `pixels` pixels and all blocks of the
-// result, of which w has [C][W] each. `streams`: past the caches; the result is aligned to a vector.
+// result, of which w has [C][W] each. `streams`: past the caches; the result is aligned to a vector. `sums`: nullptr
+// where none are wanted.
 void narrow_product(const float* source, const NarrowMap& from, const float* w, float* result, const NarrowMap& to,
-                    int64_t pixels, bool streams);
+                    int64_t pixels, bool streams, const NarrowSums* sums = nullptr);
 
 // dw[b][c][lane] += sum over `pixels` pixels of source[c][pixel] * gradient[b][pixel][lane].
 void narrow_weight_gradient(const float* source, const NarrowMap& from, const float* gradient, const NarrowMap& to,

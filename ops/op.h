@@ -144,6 +144,10 @@ struct Op {
   // How a second run of a node does with less work: it takes an opaque result of the first, and gives result 0, with
   // the same bits, and nothing else. nullopt, or no function: it does all that the first did.
   std::optional<Shortcut> (*shortcut)(const Node& node) = nullptr;
+  // Whether the node, as it lies, can leave the sums of result 0 over each channel (ops/channel_statistics.h) in one
+  // more result, which is opaque; the slot that takes those of input 0, none where it is negative.
+  bool (*gives_statistics)(const Node& node) = nullptr;
+  int statistics_slot = -1;
   // Input slots of states that the kernel can take from a file and put back there, piece by piece. Where they lie on
   // the disk (Value::on_disk), all of them do, and their results have no address.
   std::vector<int> disk_slots = {};

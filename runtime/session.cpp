@@ -232,6 +232,7 @@ void Session::finish(Graph& graph, const MayLayOut& may_lay_out, const Watch& wa
   split_prologue(graph);
   lay_out(graph, masters);
   if (!options_.disabled.count("join_sums")) join_sums(graph);
+  if (!options_.disabled.count("join_statistics")) join_statistics(graph);
   graph.sort();
   if (!options_.disabled.count("product_epilogue")) join_products(graph);
   if (!options_.disabled.count("elementwise")) join_elementwise(graph);

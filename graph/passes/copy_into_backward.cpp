@@ -38,6 +38,7 @@ class Copier {
     }
     graph_.insert_before(nullptr);
     graph_.set_provenance(before);
+    for (auto& [original, copy] : copies_) drop_unread(copy);
     graph_.prune();
     graph_.sort();
     return std::move(origins_);
@@ -52,11 +53,23 @@ class Copier {
     return copy->outputs[static_cast<size_t>(value->index)];
   }
 
+  // What others would go on with, and nobody does.
+  void drop_unread(Node* copy) {
+    for (size_t i = 0; i < copy->outputs.size(); ++i) {
+      const Value* output = copy->outputs[i];
+      if (output && output->opaque && output->users.empty()) graph_.drop_output(copy, i);
+    }
+  }
+
   // Statistics are updated once, and what they were is gone in backward. Those of the batch are found once, too.
   Node* copy_node(const Node& from) {
     std::vector<Value*> operands;
     Value* shared = shared_result(from);
-    for (Value* input : from.inputs) operands.push_back(gone_.count(input) ? nullptr : copy_of(input));
+    const int statistics = shared ? find_op(from)->statistics_slot : -1;
+    for (size_t i = 0; i < from.inputs.size(); ++i) {
+      const bool is_gone = gone_.count(from.inputs[i]) || static_cast<int>(i) == statistics;
+      operands.push_back(is_gone ? nullptr : copy_of(from.inputs[i]));
+    }
     if (shared) {
       const size_t slot = find_op(from)->shortcut(from)->slot;
       operands.resize(std::max(operands.size(), slot + 1));

@@ -31,6 +31,7 @@ const std::vector<std::string>& fusion_names() {
       // behind lay_out
       "join_sums",
       "product_epilogue",
+      "join_statistics",
       "elementwise",
       "release_gradients",
   };

@@ -91,9 +91,15 @@ void KeptBytes::add(size_t at, const Settlement& settlement) {
   const Node& node = *nodes_[at];
   Work& work = works_[at];
   const Value* shared = shared_result(node);
-  for (const Value* input : node.inputs) {
+  const int statistics = shared ? find_op(node)->statistics_slot : -1;
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    const Value* input = node.inputs[i];
     auto found = input ? number_.find(input) : number_.end();
     if (found == number_.end()) continue;
+    if (static_cast<int>(i) == statistics) {  // what runs again does without
+      bytes_[found->second].last_early = at;
+      continue;
+    }
     if (std::find(work.reads.begin(), work.reads.end(), found->second) != work.reads.end()) continue;
     work.reads.push_back(found->second);
     bytes_[found->second].last_early = at;

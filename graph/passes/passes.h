@@ -130,6 +130,10 @@ int join_sums(Graph& graph);
 // sorted. Returns how many.
 int join_products(Graph& graph);
 
+// "join_statistics": kernels that can leave the sums of their result over each channel do, for normalisations behind
+// them. Layouts are final here. Returns how many.
+int join_statistics(Graph& graph);
+
 // "elementwise": joins element-wise nodes that read one another into regions. Layouts are final here. Returns how many.
 int join_elementwise(Graph& graph);
 

@@ -118,6 +118,68 @@ TEST(ConvGrad, FewChannels) {
   }
 }
 
+// Sums over each channel of what a convolution of few channels gives, as those who read them find them.
+std::vector<double> statistics_of(const Node& node, const Tensor& x, const Tensor& w, Tensor& y) {
+  const KernelFunctions* kernel = find_kernel(node);
+  const Settlement settlement = kernel->settle(node, nullptr);
+  std::vector<double> statistics(static_cast<size_t>(settlement.opaque_bytes.at(1)) / sizeof(double));
+  auto scratch = allocate_bytes(settlement.scratch_bytes, false);
+  kernel->prepare(
+      node, {{x.raw(), w.raw()}, {y.raw(), statistics.data()}, scratch.get(), &settlement})(*make_stream(Device::cpu));
+  return statistics;
+}
+
+TEST(Conv, FewChannelsLeaveTheirStatistics) {
+  // Pixels that fill no piece, and channels that fill no block.
+  auto graph = graph_from_text("(float[3,17,41,53] x, float[40,17,1,1] w) => (y) { y = Conv(x, w) }");
+  Node& node = **graph->nodes().begin();
+  const Op& op = *find_op(node);
+  for (Value* value : {node.inputs[0], node.inputs[1], node.outputs[0]}) value->layout = Layout::plain(value->dims);
+  EXPECT_FALSE(op.gives_statistics(node));
+  const Candidate candidate = find_kernel(node)->propose(node).at(0);
+  for (size_t i = 0; i < 2; ++i) node.inputs[i]->layout = candidate.inputs[i];
+  Value& result = *node.outputs[0];
+  result.layout = candidate.outputs[0];
+  ASSERT_TRUE(op.gives_statistics(node));
+  node.kernel = "direct";
+  EXPECT_FALSE(op.gives_statistics(node));
+  node.kernel = "";
+  graph->add_output(&node)->opaque = true;
+  EXPECT_TRUE(find_kernel(node)->choices(node).empty());  // no other kernel leaves them
+
+  auto as_wanted = [](const Value& value, const Tensor& plain) {
+    Tensor laid(DType::f32, {value.layout.storage_count()});
+    relayout(value.dims, sizeof(float), Layout::plain(value.dims), plain.raw(), value.layout, laid.raw());
+    return laid;
+  };
+  const Tensor x = as_wanted(*node.inputs[0], random_feed(DType::f32, node.inputs[0]->dims, 3, 5, 1));
+  const Tensor w = as_wanted(*node.inputs[1], random_feed(DType::f32, node.inputs[1]->dims, -1, 1, 2));
+  Tensor laid(DType::f32, {result.layout.storage_count()}), y(DType::f32, result.dims);
+  const std::vector<double> found = statistics_of(node, x, w, laid);
+  relayout(result.dims, sizeof(float), result.layout, laid.raw(), Layout::plain(result.dims), y.raw());
+  const int64_t channels = result.dims[1], pixels = result.dims[2] * result.dims[3];
+  const auto padded = static_cast<int64_t>(found.size()) / 3;
+  ASSERT_GE(padded, channels);
+  auto of = [&](int64_t which, int64_t c) { return found[static_cast<size_t>(which * padded + c)]; };
+  for (int64_t c = 0; c < channels; ++c) {
+    double sum = 0, squares = 0;
+    for (int64_t n = 0; n < result.dims[0]; ++n) {
+      for (int64_t i = 0; i < pixels; ++i) {
+        const double centred = static_cast<double>(y.data<float>()[(n * channels + c) * pixels + i]) - of(0, c);
+        sum += centred;
+        squares += centred * centred;
+      }
+    }
+    EXPECT_EQ(of(0, c), static_cast<double>(y.data<float>()[c * pixels]));
+    EXPECT_NEAR(of(1, c), sum, 1e-6 * squares);
+    EXPECT_NEAR(of(2, c), squares, 1e-6 * squares);
+  }
+  expect_same_for_any_threads([&] {
+    const std::vector<double> some = statistics_of(node, x, w, laid);
+    return Tensor::of<double>({static_cast<int64_t>(some.size())}, some);
+  });
+}
+
 TEST(Conv, WinogradCanBeForbidden) {
   auto graph = graph_from_text("(float[2,16,9,9] x, float[16,16,3,3] w) => (y) { y = Conv(x, w) }");
   Node& node = *graph->nodes().front();

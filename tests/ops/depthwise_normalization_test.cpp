@@ -149,19 +149,19 @@ TEST(DepthwiseNormalization, LargeMeanKeepsItsVariance) {
   for (size_t i = 0; i < 5; ++i) expect_close(single[i], parts[i].cast(DType::f32), 1e-3, cat("result ", i));
 }
 
-// The text's node, with bytes for backward, and once more from these.
-std::vector<Tensor> run_twice(const std::string& text, DType floats) {
+// The text's node, with bytes for backward, and once more from these; `with_others`: in the place of sums of x too.
+std::vector<Tensor> run_twice(const std::string& text, DType floats, bool with_others = false) {
   auto graph = graph_from_text(text, floats);
   Node& node = **graph->nodes().begin();
   Value* saved = graph->add_output(&node);
   saved->opaque = true;
-  const Shortcut shortcut = find_op(node)->shortcut(node).value();
   std::vector<Value*> operands = node.inputs;
   for (size_t i : {3, 4, 8, 9}) operands[i] = nullptr;
-  operands.resize(shortcut.slot + 1);
-  operands[shortcut.slot] = saved;
+  operands.resize(12);
+  operands[11] = saved;
   Node* again = graph->add_node("graft", node.type, operands, 1, node.attributes);
   infer(*again);
+  if (with_others) graph->set_input(again, 10, saved);
   graph->outputs.push_back(again->outputs[0]);
   Feeds feeds;
   unsigned seed = 3;
@@ -177,6 +177,10 @@ TEST(DepthwiseNormalization, ASecondRunGivesTheSameBits) {
       expect_close(found.at(1), found.at(0), 0, text);
     }
   }
+}
+
+TEST(DepthwiseNormalization, RefusesBytesThatAreNotMadeForIt) {
+  EXPECT_THROW(run_twice(joined(shapes[0], ""), DType::f32, true), ModelError);
 }
 
 // Enough blocks for some threads to own them, and few enough for all to share one.

@@ -1,6 +1,7 @@
 // What is computed again in backward instead of kept changes no bit, and the plan of a step becomes smaller.
 #include <gtest/gtest.h>
 
+#include "graph/passes/copy_into_backward.h"
 #include "runtime/model_session.h"
 #include "tests/support/networks.h"
 #include "tests/support/recording.h"
@@ -199,6 +200,29 @@ TEST_F(RecomputeOfTower, StandsWhereItIsRead) {
     EXPECT_EQ(saved->producer->provenance.direction, Direction::forward);
   }
   EXPECT_GT(copies, 0);
+}
+
+// What runs again in backward looks for no sums over channels, and what runs again before it leaves none.
+TEST(RecomputeOfThinConvolutions, BeginsFromWhatForwardFound) {
+  Training training(test::network_named("thin_residual"));
+  auto programs = training.session().training(training.dims(), training.options());
+  auto graph = programs.step->graph().clone();
+  std::vector<bool> chosen;
+  for (const auto& node : graph->nodes())
+    chosen.push_back((node->type == "Conv" && node->output(1)) || node->type == "DepthwiseNormalization");
+  Origins copies = copy_into_backward(*graph, chosen);
+  verify(*graph);
+  EXPECT_EQ(copies.size(), 2U);
+  for (auto [copy, original] : copies) {
+    if (copy->type == "Conv") {
+      EXPECT_TRUE(original->output(1) && !copy->output(1));
+    } else {
+      EXPECT_EQ(original->input(10)->producer->type, "Conv");
+      EXPECT_EQ(copy->input(10), nullptr);
+      EXPECT_EQ(copy->input(11), original->output(5));
+      EXPECT_EQ(copy->output(5), nullptr);
+    }
+  }
 }
 
 TEST_F(RecomputeOfTower, RefusesWhatDoesNotFitWithTheBatchThatWould) {

@@ -73,6 +73,16 @@ std::unique_ptr<Graph> inverted_residual() {
   return b.end(b.call("Div", {b.call("Mul", {h, gate}), b.number(6)}));
 }
 
+// The same with as many pixels as thin convolutions want.
+std::unique_ptr<Graph> thin_residual() {
+  constexpr int64_t narrow = 16, wide = 48;
+  Builder b;
+  Value* x = b.input({0, narrow, 33, 32});
+  Value* h = b.clip(b.normalization(b.convolution(x, narrow, wide, 1), wide), 6);
+  h = b.clip(b.normalization(b.convolution(h, wide, wide, 3, wide), wide), 6);
+  return b.end(b.call("Add", {x, b.normalization(b.convolution(h, wide, narrow, 1), narrow)}));
+}
+
 // Overlapping maxima, and means of windows and of all.
 std::unique_ptr<Graph> pooling() {
   constexpr int64_t channels = 19;
@@ -224,6 +234,11 @@ const std::vector<Network>& networks() {
        {3, 16, 8, 7},
        {3, 16, 8, 7},
        {"normalization_activation", "depthwise_normalization", "hard_swish"}},
+      {"thin_residual",
+       thin_residual,
+       {4, 16, 33, 32},
+       {4, 16, 33, 32},
+       {"depthwise_normalization", "join_statistics"}},
       {"pooling", pooling, {3, 3, 15, 13}, {3, 19, 4, 3}, {"normalization_activation"}},
       {"convolutions", convolutions, {3, 16, 14, 13}, {3, 16, 14, 13}, {"winograd"}},
       {"attention",
