@@ -179,7 +179,7 @@ def attributes():
         yield f"Conv {text}", model(f"{conv} {{ y = Conv<{text}>(x, w) }}"), {MODEL, UNSUPPORTED}
     pool = "g (float[1, 4, 8, 8] x) => (float[1, 4, H, W] y)"
     for text in ("kernel_shape = [0, 0]", "kernel_shape = [-2, 2]", "kernel_shape = [9, 9]",
-                 "kernel_shape = [2, 2], strides = [0, 0]", "kernel_shape = [2, 2], pads = [2147483647, 0, 0, 0]"):
+                 "kernel_shape = [2, 2], strides = [0, 0]"):
         yield f"MaxPool {text}", model(f"{pool} {{ y = MaxPool<{text}>(x) }}"), {MODEL, UNSUPPORTED}
     io = "g (float[2, 4] x) => (float[A, B] y)"
     for node in ("Softmax<axis = 7>(x)", "Softmax<axis = -3>(x)", "Transpose<perm = [0, 0]>(x)",
@@ -208,7 +208,7 @@ def attributes():
     for text in ("output_padding = [9, 9]", "output_shape = [-1, 2]", "output_shape = [1099511627776, 2]",
                  "output_shape = [20, 20]", "strides = [0, 1]", "group = 3"):
         node = f"ConvTranspose<{text}>(x, w)"
-        yield node, model(f"{transposed} {{ y = {node} }}"), {MODEL, UNSUPPORTED}
+        yield node, model(f"{transposed} {{ y = {node} }}"), {MODEL, UNSUPPORTED, FAILED}
     yield "Cast without a type", model(f"{io} {{ y = Cast(x) }}"), {MODEL}
     yield "Gemm with a wrong bias", model(
         "g (float[2, 4] x, float[4, 3] w, float[5] b) => (float[A, B] y) { y = Gemm(x, w, b) }"), {MODEL}
@@ -252,8 +252,8 @@ def bombs():
     """Small files that ask for more memory or time than there is."""
     codes = {FAILED, MODEL, UNSUPPORTED}
 
-    def bomb(rank, body):
-        return model(f"g (float[1] x) => (float[{', '.join('ABC'[:rank])}] y) {{ {body} }}")
+    def bomb(rank, body, opset=17):
+        return model(f"g (float[1] x) => (float[{', '.join('ABC'[:rank])}] y) {{ {body} }}", opset)
 
     huge = "s = Constant<value = int64[2] {1048576, 1073741824}>()"
     yield "Expand to 2^50", bomb(2, f"{huge}  y = Expand(x, s)"), codes
@@ -264,6 +264,21 @@ def bombs():
     limits = "a = Constant<value_int = 0>()  b = Constant<value_int = 1152921504606846976>()"
     yield "Range to 2^60", bomb(1, f"{limits}  d = Constant<value_int = 1>()  r = Range(a, b, d)  "
                                    "f = Cast<to = 1>(r)  y = Add(x, f)"), codes
+    yield "MaxPool with a pad of 2^31", model(
+        "g (float[1, 4, 8, 8] x) => (float[1, 4, H, W] y) "
+        "{ y = MaxPool<kernel_shape = [2, 2], pads = [2147483647, 0, 0, 0]>(x) }"), codes
+    # Sizes of which the 32 bits of a library under a kernel hold nothing.
+    for side in (65536, 1048576, 2**33):
+        image = f"s = Constant<value = int64[4] {{1, 16, {side}, {side if side < 2**32 else 1}}}>()  i = Expand(x, s)"
+        for kernel in (1, 3):
+            weights = f"t = Constant<value = int64[4] {{16, 16, {kernel}, {kernel}}}>()  w = Expand(x, t)"
+            pads = ", ".join("1" if kernel == 3 else "0" for _ in range(4))
+            yield f"Conv {kernel}x{kernel} of {side}", bomb(
+                3, f"{image}  {weights}  c = Conv<pads = [{pads}]>(i, w)  "
+                   "a = Constant<value = int64[1] {3}>()  y = ReduceMean<keepdims = 0>(c, a)", 18), codes
+    tall = "s = Constant<value = int64[2] {4294967296, 16}>()  m = Expand(x, s)"
+    yield "MatMul of 2^32 rows", bomb(2, f"{tall}  t = Constant<value = int64[2] {{16, 32}}>()  w = Expand(x, t)  "
+                                         "y = MatMul(m, w)"), codes
     chain = "  ".join(f"v{i + 1} = Concat<axis = 0>(v{i}, v{i})" for i in range(45))
     yield "Concat doubled 45 times", bomb(1, f"v0 = Relu(x)  {chain}  y = Relu(v45)"), codes
 
