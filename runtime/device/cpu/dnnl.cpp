@@ -49,7 +49,7 @@ std::string dnnl_version_text() {
   return cat(version.major, '.', version.minor, '.', version.patch, ' ', version.hash);
 }
 
-const Dims& dnnl_dims(const Dims& dims) {
+Dims dnnl_dims(const Dims& dims) {
   for (int64_t extent : dims) {
     if (extent > std::numeric_limits<int>::max())
       throw UnsupportedError("oneDNN has no kernels for sides of more than 2^31 - 1 elements: ", dims);

@@ -31,7 +31,7 @@ dnnl::memory::data_type dnnl_dtype(DType dtype);
 dnnl::memory::desc dnnl_desc(DType dtype, const Dims& dims, const Layout& layout);
 inline dnnl::memory::desc dnnl_desc(const Value& value) { return dnnl_desc(value.dtype, value.dims, value.layout); }
 // The dims, where oneDNN's 32 bits hold each: it divides by zero, or does not end, on what is left of others.
-const Dims& dnnl_dims(const Dims& dims);
+Dims dnnl_dims(const Dims& dims);
 // The same with the layout left to the primitive.
 dnnl::memory::desc dnnl_any(DType dtype, const Dims& dims);
 // The layout that a primitive chose. UnsupportedError for formats that are no blocked layout.
