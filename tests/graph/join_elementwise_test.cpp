@@ -1,38 +1,21 @@
 #include <gtest/gtest.h>
 
 #include "graph/passes/passes.h"
-#include "runtime/evaluate.h"
 #include "tests/support/check_op.h"
-#include "tests/support/text_graph.h"
+#include "tests/support/check_pass.h"
 
 namespace graft {
 namespace {
 
 std::unique_ptr<Graph> graph_of(const std::string& results, const std::string& body) {
-  auto graph = test::graph_from_text(cat(
+  return test::plain_graph(cat(
       "(float[2,5,3,4] x, float[2,5,3,4] p, float[5,1,1] c, float[5,1,1] d) => (", results,
       ") <float low = {-0.25}, float high = {0.75}, int64[2] map = {2, 3}, int64[3] all_but_channels = {0, 2, 3}> { ",
       body, " }"));
-  for (const auto& value : graph->values()) value->layout = Layout::plain(value->dims);
-  return graph;
 }
 
-std::vector<Tensor> results_of(const Graph& graph) {
-  std::map<std::string, Tensor> feeds;
-  unsigned seed = 0;
-  for (const Value* input : graph.inputs)
-    feeds[input->name] = test::random_feed(DType::f32, input->dims, 0.1, 2, ++seed);
-  return evaluate(graph, feeds);
-}
-
-// Nodes that are left, and the same results, to the bit where there is no sum.
 size_t nodes_after(Graph& graph, int regions, double tolerance = 0) {
-  auto expected = results_of(graph);
-  EXPECT_EQ(join_elementwise(graph), regions);
-  verify(graph);
-  auto got = results_of(graph);
-  for (size_t i = 0; i < got.size(); ++i) test::expect_close(got[i], expected[i], tolerance, cat("result ", i));
-  return graph.nodes().size();
+  return test::check_joining(join_elementwise, graph, regions, tolerance, 0.1, 2);
 }
 
 TEST(JoinElementwise, AChainIsOneRegion) {

@@ -1,37 +1,19 @@
 #include <gtest/gtest.h>
 
 #include "graph/passes/passes.h"
-#include "runtime/evaluate.h"
-#include "tests/support/check_op.h"
-#include "tests/support/text_graph.h"
+#include "tests/support/check_pass.h"
 
 namespace graft {
 namespace {
 
 std::unique_ptr<Graph> graph_of(const std::string& results, const std::string& body) {
-  auto graph = test::graph_from_text(
+  return test::plain_graph(
       cat("(float[13,7] a, float[7,20] b, float[20] c, float[13,20] s, float[2,13,7] d, float[2,13,20] t) => (",
           results, ") <int64[1] rows = {0}, int64[2] batches = {0, 1}, int64[1] columns = {1}> { ", body, " }"));
-  for (const auto& value : graph->values()) value->layout = Layout::plain(value->dims);
-  return graph;
 }
 
-std::vector<Tensor> results_of(const Graph& graph) {
-  std::map<std::string, Tensor> feeds;
-  unsigned seed = 0;
-  for (const Value* input : graph.inputs)
-    feeds[input->name] = test::random_feed(DType::f32, input->dims, -1, 1, ++seed);
-  return evaluate(graph, feeds);
-}
-
-// Nodes that are left, and the same results, to the bit where there is no sum.
 size_t nodes_after(Graph& graph, int joined, double tolerance = 0) {
-  auto expected = results_of(graph);
-  EXPECT_EQ(join_products(graph), joined);
-  verify(graph);
-  auto got = results_of(graph);
-  for (size_t i = 0; i < got.size(); ++i) test::expect_close(got[i], expected[i], tolerance, cat("result ", i));
-  return graph.nodes().size();
+  return test::check_joining(join_products, graph, joined, tolerance, -1, 1);
 }
 
 TEST(JoinProducts, TakeInWhatIsBehindThem) {
