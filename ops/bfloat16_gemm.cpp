@@ -167,7 +167,7 @@ class TileProduct {
     const BFloat16* b = b_ + j / tile_side * k_tiles_ * tile_size;
     const bool tall = m > tile_side, wide = n > tile_side;
     const TilesOfA a[2] = {tiles_of_a(i / tile_side), tall ? tiles_of_a(i / tile_side + 1) : TilesOfA{}};
-    const auto run = tall ? (wide ? multiply<2, 2> : multiply<2, 1>) : (wide ? multiply<1, 2> : multiply<1, 1>);
+    const TilesFunction run = tiles_function(tall, wide);
     float* y = g_.y + i * g_.y_row + j;
     if (m % tile_side == 0 && n % tile_side == 0) return run(a, b, k_tiles_, y, g_.y_row, g_.adds);
     constexpr int64_t side = 2 * tile_side;

@@ -3,6 +3,7 @@
 #include "ops/bfloat16.h"
 #include "ops/channel_view.h"
 #include "ops/gradient.h"
+#include "ops/winograd_loops.h"
 
 namespace graft {
 
@@ -44,6 +45,16 @@ bool ConvProblem::is_pointwise() const {
     return std::all_of(values.begin(), values.end(), [value](int64_t v) { return v == value; });
   };
   return all(window.kernel, 1) && all(window.strides, 1) && all(window.begin, 0) && all(window.end, 0);
+}
+
+void set_blocks(const ConvProblem& p, Candidate& candidate) {
+  set_layout(candidate, p.slots.x, blocked_channels(p.x, channel_block()));
+  set_layout(candidate, p.slots.y, blocked_channels(p.y, channel_block()));
+}
+
+bool lies_in_blocks(const Node& node, const ConvProblem& p) {
+  return conv_value(node, p.slots.x)->layout == blocked_channels(p.x, channel_block()) &&
+         conv_value(node, p.slots.y)->layout == blocked_channels(p.y, channel_block());
 }
 
 int64_t ConvProblem::multiplications() const {

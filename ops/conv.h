@@ -53,6 +53,10 @@ inline void set_layout(Candidate& candidate, int slot, const Layout& layout) {
   else candidate.inputs[static_cast<size_t>(slot)] = layout;
 }
 
+// Activations in blocks of channel_block() channels: makes a candidate's lie so; whether the node's do.
+void set_blocks(const ConvProblem& p, Candidate& candidate);
+bool lies_in_blocks(const Node& node, const ConvProblem& p);
+
 // Bytes of a piece of scratch, with what aligns the one behind it.
 inline int64_t aligned(size_t bytes) {
   constexpr int64_t alignment = 64;

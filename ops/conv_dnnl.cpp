@@ -1,6 +1,5 @@
 // Convolutions on oneDNN. Descriptors are costly to make (about half a millisecond), and propose, settle and the
 // backward hints ask for the same ones: they are remembered by shape and layouts.
-#include <limits>
 #include <mutex>
 
 #include "ops/channel_view.h"
@@ -115,8 +114,7 @@ std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, con
 
 // UnsupportedError for samples that oneDNN does not count in its 32 bits.
 void check_samples(const Node& node, const Dims& dims) {
-  const int64_t sample = element_count(dims) / dims[0];
-  if (sample > std::numeric_limits<int>::max())
+  if (!dnnl_counts({element_count(dims) / dims[0]}))
     throw UnsupportedError(node.where(), " convolves samples of more than 2^31 - 1 elements: ", dims);
 }
 

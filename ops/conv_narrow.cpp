@@ -95,9 +95,6 @@ struct NarrowProductWithStatistics {
   }
 };
 
-// So many sums beside each other, whatever the number of threads.
-constexpr int64_t parts = 16;
-
 struct NarrowWeightGradient {
   Pieces pieces;
   ChannelView from, to;
@@ -106,21 +103,12 @@ struct NarrowWeightGradient {
   float *dw, *sums;
 
   void operator()(Stream&) const {
-    for_slices(parts, std::min<int64_t>(parts, thread_count()), [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part) {
-        float* mine = sums + part * weights;
-        std::fill_n(mine, weights, 0.0F);
-        const int64_t count = pieces.count();
-        pieces.each(count * part / parts, count * (part + 1) / parts, [&](int64_t n, int64_t pixel, int64_t pixels) {
-          narrow_weight_gradient(x + at(from, n, pixel), map_of(from), dy + at(to, n, pixel), map_of(to), pixels, mine);
-        });
-      }
-    });
-    for (int64_t i = 0; i < weights; ++i) {
-      float sum = 0;
-      for (int64_t part = 0; part < parts; ++part) sum += sums[part * weights + i];
-      dw[i] = sum;
-    }
+    auto add = [&](int64_t, int64_t begin, int64_t end, float* mine) {
+      pieces.each(begin, end, [&](int64_t n, int64_t pixel, int64_t pixels) {
+        narrow_weight_gradient(x + at(from, n, pixel), map_of(from), dy + at(to, n, pixel), map_of(to), pixels, mine);
+      });
+    };
+    sum_in_parts(pieces.count(), weights, std::min<int64_t>(sum_parts, thread_count()), sums, dw, add);
   }
 };
 
@@ -137,15 +125,11 @@ bool narrow_fits(const ConvProblem& p) {
 }
 
 void propose_narrow(const ConvProblem& p, Candidate& candidate) {
-  set_layout(candidate, p.slots.x, blocked_channels(p.x, channel_block()));
-  set_layout(candidate, p.slots.y, blocked_channels(p.y, channel_block()));
+  set_blocks(p, candidate);
   set_layout(candidate, p.slots.w, narrow_weights_layout(p));
 }
 
-bool takes_narrow(const Node& node, const ConvProblem& p) {
-  return narrow_fits(p) && conv_value(node, p.slots.x)->layout == blocked_channels(p.x, channel_block()) &&
-         conv_value(node, p.slots.y)->layout == blocked_channels(p.y, channel_block());
-}
+bool takes_narrow(const Node& node, const ConvProblem& p) { return narrow_fits(p) && lies_in_blocks(node, p); }
 
 // [M/W][C][1][1][W], or of data [C/W][M][1][1][W]
 Layout narrow_weights_layout(const ConvProblem& p) {
@@ -166,7 +150,7 @@ Settlement settle_narrow(const Node& node, const ConvProblem& p) {
     settlement.opaque_bytes = {0, ChannelStatistics::bytes(of_y.padded_channels())};
   }
   if (p.slots.way != ConvWay::weights) return settlement;
-  const int64_t floats = checked_mul(parts, narrow_weights_layout(p).storage_count());
+  const int64_t floats = checked_mul(sum_parts, narrow_weights_layout(p).storage_count());
   settlement.scratch_bytes = checked_add(checked_mul(floats, int64_t{sizeof(float)}), bias_gradient_scratch(node, p));
   return settlement;
 }
@@ -195,7 +179,7 @@ Kernel prepare_narrow(const Node& node, const ConvProblem& p, const Binding& bin
   const int64_t weights = narrow_weights_layout(p).storage_count();
   auto* sums = static_cast<float*>(binding.scratch);
   Kernel kernel = NarrowWeightGradient{pieces, of_x, of_y, weights, x, y, w, sums};
-  return then_sum_bias(node, p, binding, sums + parts * weights, kernel);
+  return then_sum_bias(node, p, binding, sums + sum_parts * weights, kernel);
 }
 
 }  // namespace graft

@@ -46,7 +46,7 @@ class TilesWeightGradient {
     pieces_ = tiles_over(pixels, piece_);
     chunks_ = tiles_over(samples_, together_) * pieces_;
     by_pixels_ = checked_mul(m_, n_) <= small;
-    threads_ = by_pixels_ ? std::min(threads, parts) : threads;
+    threads_ = by_pixels_ ? std::min(threads, sum_parts) : threads;
     gathered_ = together_ > 1 ? (dy_.blocks + x_.blocks) * tile_side * together_ * pixels : 0;
     const int64_t k = together_ > 1 ? together_ * pixels : std::min(piece_, pixels);
     packed_ = tiles_over(low_gemm_scratch(m_, n_, k), tile_side) * tile_side;
@@ -54,7 +54,7 @@ class TilesWeightGradient {
 
   // Scratch: by thread, what is brought together and what is packed; sums of parts.
   int64_t scratch_bytes() const {
-    const int64_t sums = by_pixels_ ? parts * m_ * n_ : 0;
+    const int64_t sums = by_pixels_ ? sum_parts * m_ * n_ : 0;
     return checked_mul(checked_add(checked_mul(threads_, thread_floats()), sums), int64_t{sizeof(float)});
   }
 
@@ -66,13 +66,11 @@ class TilesWeightGradient {
   }
 
   void operator()(Stream&) const {
-    if (by_pixels_) sum_parts();
+    if (by_pixels_) split_pixels();
     else split_weights();
   }
 
  private:
-  static constexpr int64_t parts = 16;
-
   // Blocks of channels.
   struct Range {
     int64_t begin, end;
@@ -82,22 +80,11 @@ class TilesWeightGradient {
 
   int64_t thread_floats() const { return gathered_ / 2 + packed_; }
 
-  void sum_parts() const {
-    const int64_t weights = m_ * n_;
-    float* sums = scratch_ + threads_ * thread_floats();
-    for_slices(parts, threads_, [&](int64_t thread, int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part) {
-        float* mine = sums + part * weights;
-        const int64_t first = chunks_ * part / parts, last = chunks_ * (part + 1) / parts;
-        if (first == last) std::fill_n(mine, weights, 0.0F);
-        for (int64_t i = first; i < last; ++i) multiply(i, {0, dy_.blocks}, {0, x_.blocks}, mine, i > first, thread);
-      }
-    });
-    for (int64_t i = 0; i < weights; ++i) {
-      float sum = 0;
-      for (int64_t part = 0; part < parts; ++part) sum += sums[part * weights + i];
-      dw_[i] = sum;
-    }
+  void split_pixels() const {
+    auto add = [&](int64_t thread, int64_t begin, int64_t end, float* mine) {
+      for (int64_t i = begin; i < end; ++i) multiply(i, {0, dy_.blocks}, {0, x_.blocks}, mine, true, thread);
+    };
+    sum_in_parts(chunks_, m_ * n_, threads_, scratch_ + threads_ * thread_floats(), dw_, add);
   }
 
   // The longer side of dw.
@@ -162,15 +149,11 @@ bool tiles_fit(const ConvProblem& p) {
 }
 
 void propose_tiles(const ConvProblem& p, Candidate& candidate) {
-  set_layout(candidate, p.slots.x, blocked_channels(p.x, tile_side));
-  set_layout(candidate, p.slots.y, blocked_channels(p.y, tile_side));
+  set_blocks(p, candidate);
   set_layout(candidate, p.slots.w, tiles_weights_layout(p));
 }
 
-bool takes_tiles(const Node& node, const ConvProblem& p) {
-  return tiles_fit(p) && conv_value(node, p.slots.x)->layout == blocked_channels(p.x, tile_side) &&
-         conv_value(node, p.slots.y)->layout == blocked_channels(p.y, tile_side);
-}
+bool takes_tiles(const Node& node, const ConvProblem& p) { return tiles_fit(p) && lies_in_blocks(node, p); }
 
 // See pointwise_product; gradients of weights lie plain.
 Layout tiles_weights_layout(const ConvProblem& p) {

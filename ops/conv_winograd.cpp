@@ -106,10 +106,8 @@ bool winograd_fits(const Node& node, const ConvProblem& p) {
 Layout winograd_weights_layout(const ConvProblem& p) { return blocked_axis(p.w, 0, channel_block()); }
 
 Candidate propose_winograd(const Node& node, const ConvProblem& p) {
-  const int64_t width = channel_block();
   Candidate candidate = propose_plain(node)[0];
-  set_layout(candidate, p.slots.x, blocked_channels(p.x, width));
-  set_layout(candidate, p.slots.y, blocked_channels(p.y, width));
+  set_blocks(p, candidate);
   set_layout(candidate, p.slots.w, winograd_weights_layout(p));
   // As for direct convolutions, with the traffic of transformed activations in cache and of transformed weights.
   const auto tiles = static_cast<double>(shape_of(p).tiles());
@@ -120,10 +118,7 @@ Candidate propose_winograd(const Node& node, const ConvProblem& p) {
 }
 
 bool takes_winograd(const Node& node, const ConvProblem& p) {
-  if (!winograd_fits(node, p)) return false;
-  const int64_t width = channel_block();
-  return conv_value(node, p.slots.x)->layout == blocked_channels(p.x, width) &&
-         conv_value(node, p.slots.y)->layout == blocked_channels(p.y, width);
+  return winograd_fits(node, p) && lies_in_blocks(node, p);
 }
 
 Settlement settle_winograd(const Node& node, const ConvProblem& p) {

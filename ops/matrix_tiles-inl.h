@@ -71,6 +71,13 @@ GRAFT_TILES HWY_NOINLINE void multiply(const TilesOfA* a, const BFloat16* b, int
   if constexpr (rows > 1 && columns > 1) _tile_stored(3, below + tile_side, y_bytes);
 }
 
+using TilesFunction = void (*)(const TilesOfA*, const BFloat16*, int64_t, float*, int64_t, bool);
+// For two tiles of rows where they are `tall`, two of columns where they are `wide`, else one.
+inline TilesFunction tiles_function(bool tall, bool wide) {
+  if (tall) return wide ? multiply<2, 2> : multiply<2, 1>;
+  return wide ? multiply<1, 2> : multiply<1, 1>;
+}
+
 // As the instruction reads it: eight tiles of 16 rows, 64 bytes each.
 struct alignas(64) TileShapes {
   uint8_t palette = 1, start_row = 0, unused[14] = {};

@@ -97,7 +97,7 @@ GRAFT_TILES void product(const PixelMap& source, const BFloat16* w, const PixelM
         const bool tall = t + 1 < group.tiles();
         const TilesOfA a[2] = {{packed + t * panel, row_bytes, tile_size},
                                {packed + (t + 1) * panel, row_bytes, tile_size}};
-        const auto run = tall ? (wide ? multiply<2, 2> : multiply<2, 1>) : (wide ? multiply<1, 2> : multiply<1, 1>);
+        const TilesFunction run = tiles_function(tall, wide);
         run(a, w + b * panel, pairs, sums, block_side, false);
         const int64_t rows = tall ? block_side : tile_side;
         group.give(sums, t * tile_side, rows, b);

@@ -1,6 +1,4 @@
 // Products on oneDNN: in mixed precision, bfloat16 operands and float32 sums; in float32 where that is chosen.
-#include <limits>
-
 #include "ops/product.h"
 #include "runtime/device/cpu/dnnl.h"
 
@@ -93,11 +91,7 @@ Settled settle(const Node& node, const Product& p) {
 // Sums are alpha times the product and then a vector: oneDNN would scale both. Its 32 bits have to count every side.
 bool takes_operands(const Product& p) {
   if (element_count(p.y) == 0 || p.k() == 0 || p.y.size() > DNNL_MAX_NDIMS) return false;
-  for (const Dims* dims : {&p.a, &p.b}) {
-    for (int64_t extent : *dims) {
-      if (extent > std::numeric_limits<int>::max()) return false;
-    }
-  }
+  if (!dnnl_counts(p.a) || !dnnl_counts(p.b)) return false;
   const bool vector = p.c.size() == p.y.size() && p.c.back() == p.n() && element_count(p.c) == p.n() && !p.swapped;
   return !p.adds || (vector && p.alpha == 1 && p.beta == 1);
 }

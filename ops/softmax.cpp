@@ -1,6 +1,5 @@
 // Softmax and LogSoftmax along one axis: tensors are seen as [outer][axis][inner].
 #include <cmath>
-#include <limits>
 
 #include "ops/cuda_kernel.h"
 #include "ops/gradient.h"
@@ -99,10 +98,7 @@ Kernel prepare_plain(const Node& node, const Binding& binding) {
 }
 
 // oneDNN where a line is contiguous, and its 32 bits count lines and elements.
-bool on_dnnl(const Lines& l) {
-  constexpr int64_t most = std::numeric_limits<int>::max();
-  return l.inner == 1 && l.axis > 1 && l.outer > 0 && l.axis <= most && l.outer <= most;
-}
+bool on_dnnl(const Lines& l) { return l.inner == 1 && l.axis > 1 && l.outer > 0 && dnnl_counts({l.outer, l.axis}); }
 
 Settlement settle_softmax(const Node& node, const Settlement*) {
   Settlement settlement;

@@ -262,6 +262,7 @@ void require_memory(int64_t peak_bytes) {
 }
 
 void require_memory(const Graph& graph) {
+  for (const Value* input : graph.inputs) require_memory(byte_count(input->dtype, input->dims));
   for (const auto& node : graph.nodes()) {
     for (const Value* value : node->outputs) {
       if (!value || value->opaque || byte_count(value->dtype, value->dims) <= physical_memory()) continue;

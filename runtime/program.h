@@ -42,7 +42,8 @@ Settlements settle(const Graph& graph);
 MemoryPlan plan_memory(const Graph& graph, const Settlements& settlements);
 // DeviceError when so much does not fit the machine's memory.
 void require_memory(int64_t peak_bytes);
-// The same where a single value is larger: before kernels, and libraries under them, are asked about such sizes.
+// The same where a single value is larger. Kernels are not asked about such sizes: libraries crash there, or take
+// minutes.
 void require_memory(const Graph& graph);
 
 struct Counters {

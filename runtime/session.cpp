@@ -432,8 +432,6 @@ Trainability Session::trainability(const std::map<std::string, Dims>& dims, cons
 PlannedStep Session::plan_training(const std::map<std::string, Dims>& dims, const TrainingOptions& options) {
   std::unique_ptr<Graph> apply;
   auto graph = training_graph(dims, options, &apply, {});
-  // Kernels are not asked about sizes that no memory holds: libraries crash there, or take minutes.
-  for (const Value* input : graph->inputs) require_memory(byte_count(input->dtype, input->dims));
   finish(*graph, lays_out_step(options), {}, precision_of(options));
   Recomputed found = fit_memory(*graph, options.memory);
   require_memory(found.peak_after);

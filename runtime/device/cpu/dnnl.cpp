@@ -3,6 +3,7 @@
 #include <hwy/targets.h>
 #include <oneapi/dnnl/dnnl_debug.h>
 
+#include <algorithm>
 #include <limits>
 #include <string_view>
 
@@ -49,12 +50,13 @@ std::string dnnl_version_text() {
   return cat(version.major, '.', version.minor, '.', version.patch, ' ', version.hash);
 }
 
+bool dnnl_counts(const Dims& dims) {
+  return std::all_of(dims.begin(), dims.end(), [](int64_t n) { return n <= std::numeric_limits<int>::max(); });
+}
+
 Dims dnnl_dims(const Dims& dims) {
-  for (int64_t extent : dims) {
-    if (extent > std::numeric_limits<int>::max())
-      throw UnsupportedError("oneDNN has no kernels for sides of more than 2^31 - 1 elements: ", dims);
-  }
-  return dims;
+  if (dnnl_counts(dims)) return dims;
+  throw UnsupportedError("oneDNN has no kernels for sides of more than 2^31 - 1 elements: ", dims);
 }
 
 memory::desc dnnl_desc(DType dtype, const Dims& dims, const Layout& layout) {

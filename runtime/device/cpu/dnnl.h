@@ -30,7 +30,9 @@ dnnl::memory::data_type dnnl_dtype(DType dtype);
 // UnsupportedError for layouts that oneDNN has no name for, and for sides that it does not count.
 dnnl::memory::desc dnnl_desc(DType dtype, const Dims& dims, const Layout& layout);
 inline dnnl::memory::desc dnnl_desc(const Value& value) { return dnnl_desc(value.dtype, value.dims, value.layout); }
-// The dims, where oneDNN's 32 bits hold each: it divides by zero, or does not end, on what is left of others.
+// Whether oneDNN's 32 bits hold each extent: it divides by zero, or does not end, on what is left of others.
+bool dnnl_counts(const Dims& dims);
+// The dims where they do, else UnsupportedError.
 Dims dnnl_dims(const Dims& dims);
 // The same with the layout left to the primitive.
 dnnl::memory::desc dnnl_any(DType dtype, const Dims& dims);
