@@ -21,63 +21,6 @@ namespace graft::HWY_NAMESPACE {
 
 #ifdef GRAFT_TILES
 
-namespace hn = hwy::HWY_NAMESPACE;
-using Pairs = hn::ScalableTag<uint32_t>;  // two elements each, 16 in a vector
-using Low = hn::Rebind<uint16_t, Pairs>;
-using V = hn::Vec<Pairs>;
-
-HWY_INLINE void keep(BFloat16* tile, int row, V x) {
-  hn::StoreU(x, Pairs(), reinterpret_cast<uint32_t*>(tile + row * tile_k));
-}
-
-// Two rows of 16 elements side by side.
-HWY_INLINE V interleaved(const BFloat16* from, int64_t stride) {
-  const Pairs d;
-  const Low low;
-  const V even = hn::PromoteTo(d, hn::LoadU(low, &from->bits));
-  const V odd = hn::PromoteTo(d, hn::LoadU(low, &from[stride].bits));
-  return hn::Or(even, hn::ShiftLeft<16>(odd));
-}
-
-// to[j][i] = from[i][j] for 16 x 16 pairs: neighbours in a row or, where it `interleaves`, in a column. Rows of `from`
-// are `stride` elements apart.
-template <bool interleaves>
-HWY_INLINE void transpose(const BFloat16* from, int64_t stride, BFloat16* to) {
-  const Pairs d;
-  const hn::Repartition<uint64_t, Pairs> twice;
-  V x[16], y[16];
-#pragma GCC unroll 16
-  for (int r = 0; r < 16; ++r) {
-    if constexpr (interleaves) x[r] = interleaved(from + 2 * r * stride, stride);
-    else x[r] = hn::LoadU(d, reinterpret_cast<const uint32_t*>(from + r * stride));
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < 16; r += 2) {
-    y[r] = hn::InterleaveLower(d, x[r], x[r + 1]);
-    y[r + 1] = hn::InterleaveUpper(d, x[r], x[r + 1]);
-  }
-  // x[4 g + c]: in each block of 4 columns, column c of rows 4 g to 4 g + 3.
-#pragma GCC unroll 4
-  for (int r = 0; r < 16; r += 4) {
-#pragma GCC unroll 2
-    for (int c = 0; c < 2; ++c) {
-      const auto low = hn::BitCast(twice, y[r + c]), high = hn::BitCast(twice, y[r + 2 + c]);
-      x[r + 2 * c] = hn::BitCast(d, hn::InterleaveLower(twice, low, high));
-      x[r + 2 * c + 1] = hn::BitCast(d, hn::InterleaveUpper(twice, low, high));
-    }
-  }
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
-    const V even_low = hn::ConcatLowerLower(d, x[8 + c], x[c]), odd_low = hn::ConcatLowerLower(d, x[12 + c], x[4 + c]);
-    const V even_high = hn::ConcatUpperUpper(d, x[8 + c], x[c]),
-            odd_high = hn::ConcatUpperUpper(d, x[12 + c], x[4 + c]);
-    keep(to, c, hn::OddEvenBlocks(hn::SwapAdjacentBlocks(odd_low), even_low));
-    keep(to, 4 + c, hn::OddEvenBlocks(odd_low, hn::SwapAdjacentBlocks(even_low)));
-    keep(to, 8 + c, hn::OddEvenBlocks(hn::SwapAdjacentBlocks(odd_high), even_high));
-    keep(to, 12 + c, hn::OddEvenBlocks(odd_high, hn::SwapAdjacentBlocks(even_high)));
-  }
-}
-
 // A part of a matrix, copied where it is smaller than `rows` x `columns`, with zeros behind it.
 template <int64_t rows, int64_t columns>
 class Whole {
@@ -99,7 +42,7 @@ class Whole {
 
 // Pairs of rows side by side: to[r / 2][c][r % 2] = from[r][c] for 32 x 16 elements.
 HWY_INLINE void interleave(const Whole<tile_k, tile_side>& from, BFloat16* to) {
-  for (int r = 0; r < tile_side; ++r) keep(to, r, interleaved(from.data + 2 * r * from.stride, from.stride));
+  for (int r = 0; r < tile_side; ++r) keep_row(to, r, interleaved(from.data + 2 * r * from.stride, from.stride));
 }
 
 // Tiles of b as [columns][k][k / 2][16][2].
@@ -111,7 +54,7 @@ HWY_NOINLINE void pack_b(const LowMatrix& b, int64_t k, int64_t n, BFloat16* to)
       } else {
         const BFloat16* from = b.data + i + j * b.column;
         const Whole<tile_side, tile_k> whole(from, b.column, n - j, k - i);
-        transpose<false>(whole.data, whole.stride, to);
+        transpose_tile<false>(whole.data, whole.stride, to);
       }
     }
   }
@@ -127,7 +70,7 @@ HWY_NOINLINE void pack_a(const LowMatrix& a, int64_t m, int64_t k, BFloat16* to)
       } else {
         const BFloat16* from = a.data + i / tile_side * a.panel + j * a.column;
         const Whole<tile_k, tile_side> whole(from, a.column, k - j, m - i);
-        transpose<true>(whole.data, whole.stride, to);
+        transpose_tile<true>(whole.data, whole.stride, to);
       }
     }
   }

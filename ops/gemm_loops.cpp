@@ -11,6 +11,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "ops/gemm_tiles.h"
 #include "ops/tile-inl.h"
 
 #ifndef GRAFT_OPS_GEMM_BLOCKING
@@ -18,6 +19,11 @@
 namespace graft {
 
 constexpr int64_t k_block = 384, n_block = 1024, m_block = 48;
+constexpr int64_t widest_panel = 16;
+// Of b, that are packed at a time.
+constexpr int64_t packed_columns(int64_t n) {
+  return std::min(n_block, (n + widest_panel - 1) / widest_panel * widest_panel);
+}
 
 }  // namespace graft
 #endif
@@ -233,12 +239,12 @@ HWY_INLINE void fetch_rows(const MatrixView& a, int64_t rows, int64_t k) {
 void gemm_blocked(const GemmBlock& g, float* scratch) {
   static_assert(m_block % tile_rows == 0, "sums are those of whole tiles");
   float* packed_b = scratch;
-  float* packed_a = scratch + n_block * k_block;
   // Where each element of b, or of a, is used by one tile only, packing it would be the whole work again.
   const bool b_as_it_lies = g.m <= tile_rows && g.b.column == 1 && g.alpha == 1;
   const bool a_as_it_lies = g.a.column == 1 || g.m <= tile_rows || (g.a.row == 1 && g.n <= widest);
   const int64_t k_blocks = std::max<int64_t>((g.k + k_block - 1) / k_block, 1);
   const int64_t k_step = std::max<int64_t>((g.k + k_blocks - 1) / k_blocks, 1);
+  float* packed_a = scratch + packed_columns(g.n) * k_step;
   for (int64_t n0 = 0; n0 < g.n; n0 += n_block) {
     const int64_t n = std::min(n_block, g.n - n0);
     for (int64_t k0 = 0; k0 == 0 || k0 < g.k; k0 += k_step) {
@@ -358,19 +364,41 @@ HWY_EXPORT(gemm_here);
 HWY_EXPORT(row_step);
 HWY_EXPORT(column_step);
 
-int64_t gemm_scratch() { return n_block * k_block + 2 * m_block * k_block; }
-void gemm(const GemmBlock& block, float* scratch) { HWY_DYNAMIC_DISPATCH(gemm_here)(block, scratch); }
-int64_t gemm_row_step() { return HWY_DYNAMIC_DISPATCH(row_step)(); }
-int64_t gemm_column_step() { return HWY_DYNAMIC_DISPATCH(column_step)(); }
+int64_t gemm_registers_scratch(int64_t n, int64_t k) {
+  return packed_columns(n) * std::min(k, k_block) + 2 * m_block * k_block;
+}
+void gemm_in_registers(const GemmBlock& block, float* scratch) { HWY_DYNAMIC_DISPATCH(gemm_here)(block, scratch); }
 
-bool gemm_splits_columns(int64_t m, int64_t n, bool near_a, int64_t threads) {
-  const bool wide = n >= 2 * threads * gemm_column_step();
-  return n >= m || (wide && near_a);
+namespace {
+
+bool fits_tiles(const GemmBlock& g) { return gemm_fits_tiles(std::max(g.whole_m, g.m), std::max(g.whole_n, g.n), g.k); }
+
+}  // namespace
+
+int64_t gemm_scratch() {
+  const int64_t registers = gemm_registers_scratch(n_block, k_block);
+  return has_matrix_tiles() ? std::max(registers, gemm_tiles_scratch()) : registers;
+}
+
+void gemm(const GemmBlock& block, float* scratch) {
+  (fits_tiles(block) ? gemm_on_tiles : gemm_in_registers)(block, scratch);
+}
+
+GemmSteps gemm_steps(const GemmBlock& whole) {
+  if (fits_tiles(whole)) return {gemm_tiles_step, gemm_tiles_step};
+  return {HWY_DYNAMIC_DISPATCH(row_step)(), HWY_DYNAMIC_DISPATCH(column_step)()};
+}
+
+bool gemm_splits_columns(const GemmBlock& whole, int64_t threads) {
+  if (fits_tiles(whole)) return whole.n > whole.m;
+  const bool wide = whole.n >= 2 * threads * gemm_steps(whole).columns, near_a = whole.a.column == 1;
+  return whole.n >= whole.m || (wide && near_a);
 }
 
 GemmBlock gemm_part(const GemmBlock& whole, bool splits_columns, int64_t thread, int64_t threads) {
   const int64_t total = splits_columns ? whole.n : whole.m;
-  const int64_t step = splits_columns ? gemm_column_step() : gemm_row_step();
+  const GemmSteps of_tiles = gemm_steps(whole);
+  const int64_t step = splits_columns ? of_tiles.columns : of_tiles.rows;
   const int64_t steps = (total + step - 1) / step;
   const int64_t first = std::min(total, steps * thread / threads * step);
   const int64_t last = std::min(total, steps * (thread + 1) / threads * step);
@@ -382,7 +410,7 @@ GemmBlock gemm_part(const GemmBlock& whole, bool splits_columns, int64_t thread,
   part.start = part.start.from(row, column);
   part.y += row * part.y_row + column * part.y_column;
   part.beside = part.beside.from(row, column);
-  if (part.sums) part.sums += row / gemm_row_step() * part.sums_row + column;
+  if (part.sums) part.sums += row / of_tiles.rows * part.sums_row + column;
   return part;
 }
 

@@ -29,20 +29,28 @@ struct GemmBlock {
   int64_t whole_m = 0, whole_n = 0;
   GemmBehind behind = GemmBehind::nothing;
   MatrixView beside;  // x
-  // Behind that: sums[i * sums_row + j] of column j over the rows from i * gemm_row_step() to the next; nullptr: none.
+  // Behind that: sums[i * sums_row + j] of column j over the i-th gemm_steps().rows rows; nullptr: none.
   float* sums = nullptr;
   int64_t sums_row = 0;
 };
 
 // Floats of scratch that a thread wants for products of any size.
 int64_t gemm_scratch();
-// A part of y has the same bits as in the whole.
+// On matrix tiles where they pay (ops/gemm_tiles.h), else in vector registers. A part of y has the same bits as in the
+// whole.
 void gemm(const GemmBlock& block, float* scratch);
 // What rows and columns should be split by among threads.
-int64_t gemm_row_step();
-int64_t gemm_column_step();
-// Which of the two: what is packed should not be packed by every thread. b always is, a where its k are not neighbours.
-bool gemm_splits_columns(int64_t m, int64_t n, bool near_a, int64_t threads);
+struct GemmSteps {
+  int64_t rows, columns;
+};
+GemmSteps gemm_steps(const GemmBlock& whole);
+
+// In vector registers, whatever the size; scratch for products of n columns and k at most.
+int64_t gemm_registers_scratch(int64_t n, int64_t k);
+void gemm_in_registers(const GemmBlock& block, float* scratch);
+// Which of the two: what is packed should not be packed by every thread. In registers b always is, a where its k are
+// not neighbours; on tiles both are.
+bool gemm_splits_columns(const GemmBlock& whole, int64_t threads);
 // The columns or rows of y of one of the threads; none where there are fewer than threads.
 GemmBlock gemm_part(const GemmBlock& whole, bool splits_columns, int64_t thread, int64_t threads);
 

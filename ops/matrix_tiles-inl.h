@@ -25,6 +25,64 @@ namespace graft::HWY_NAMESPACE {
 
 #ifdef GRAFT_TILES
 
+namespace hn = hwy::HWY_NAMESPACE;
+using Pairs = hn::ScalableTag<uint32_t>;  // two elements each, 16 in a vector
+using Low = hn::Rebind<uint16_t, Pairs>;
+using PairsOf16 = hn::Vec<Pairs>;
+
+HWY_INLINE void keep_row(BFloat16* tile, int row, PairsOf16 x) {
+  hn::StoreU(x, Pairs(), reinterpret_cast<uint32_t*>(tile + row * tile_k));
+}
+
+// Two rows of 16 elements side by side.
+HWY_INLINE PairsOf16 interleaved(const BFloat16* from, int64_t stride) {
+  const Pairs d;
+  const Low low;
+  const PairsOf16 even = hn::PromoteTo(d, hn::LoadU(low, &from->bits));
+  const PairsOf16 odd = hn::PromoteTo(d, hn::LoadU(low, &from[stride].bits));
+  return hn::Or(even, hn::ShiftLeft<16>(odd));
+}
+
+// to[j][i] = from[i][j] for 16 x 16 pairs: neighbours in a row or, where it `interleaves`, in a column. Rows of `from`
+// are `stride` elements apart.
+template <bool interleaves>
+HWY_INLINE void transpose_tile(const BFloat16* from, int64_t stride, BFloat16* to) {
+  const Pairs d;
+  const hn::Repartition<uint64_t, Pairs> twice;
+  PairsOf16 x[16], y[16];
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r) {
+    if constexpr (interleaves) x[r] = interleaved(from + 2 * r * stride, stride);
+    else x[r] = hn::LoadU(d, reinterpret_cast<const uint32_t*>(from + r * stride));
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < 16; r += 2) {
+    y[r] = hn::InterleaveLower(d, x[r], x[r + 1]);
+    y[r + 1] = hn::InterleaveUpper(d, x[r], x[r + 1]);
+  }
+  // x[4 g + c]: in each block of 4 columns, column c of rows 4 g to 4 g + 3.
+#pragma GCC unroll 4
+  for (int r = 0; r < 16; r += 4) {
+#pragma GCC unroll 2
+    for (int c = 0; c < 2; ++c) {
+      const auto low = hn::BitCast(twice, y[r + c]), high = hn::BitCast(twice, y[r + 2 + c]);
+      x[r + 2 * c] = hn::BitCast(d, hn::InterleaveLower(twice, low, high));
+      x[r + 2 * c + 1] = hn::BitCast(d, hn::InterleaveUpper(twice, low, high));
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const PairsOf16 even_low = hn::ConcatLowerLower(d, x[8 + c], x[c]),
+                    odd_low = hn::ConcatLowerLower(d, x[12 + c], x[4 + c]);
+    const PairsOf16 even_high = hn::ConcatUpperUpper(d, x[8 + c], x[c]),
+                    odd_high = hn::ConcatUpperUpper(d, x[12 + c], x[4 + c]);
+    keep_row(to, c, hn::OddEvenBlocks(hn::SwapAdjacentBlocks(odd_low), even_low));
+    keep_row(to, 4 + c, hn::OddEvenBlocks(odd_low, hn::SwapAdjacentBlocks(even_low)));
+    keep_row(to, 8 + c, hn::OddEvenBlocks(hn::SwapAdjacentBlocks(odd_high), even_high));
+    keep_row(to, 12 + c, hn::OddEvenBlocks(odd_high, hn::SwapAdjacentBlocks(even_high)));
+  }
+}
+
 struct TilesOfA {
   const BFloat16* data;
   int64_t row_bytes, step;  // from k to k: elements

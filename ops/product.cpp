@@ -116,6 +116,23 @@ bool is_empty(const Product& p) { return element_count(p.y) == 0 || p.k() == 0; 
 
 int64_t batch_count(const Product& p) { return element_count({p.y.begin(), p.y.end() - 2}); }
 
+// Of each batch.
+GemmBlock block_of(const Product& p) {
+  const auto last_two = [](const Dims& strides) {
+    return MatrixView{nullptr, strides[strides.size() - 2], strides.back()};
+  };
+  return {.m = p.m(),
+          .n = p.n(),
+          .k = p.k(),
+          .a = last_two(p.a_strides),
+          .b = last_two(p.b_strides),
+          .y_row = p.y_strides[p.y_strides.size() - 2],
+          .alpha = static_cast<float>(p.alpha),
+          .whole_m = p.m(),
+          .whole_n = p.n(),
+          .behind = p.behind};
+}
+
 // What each thread has a part of.
 enum class Split : uint8_t { batches, columns, rows };
 constexpr const char* split_names[] = {"batches", "columns", "rows"};
@@ -124,7 +141,7 @@ const char* name_of(Split split) { return split_names[static_cast<size_t>(split)
 Split usual_split(const Product& p, int64_t threads) {
   const int64_t batches = batch_count(p);
   if (batches >= 4 * threads || batches % threads == 0) return Split::batches;
-  return gemm_splits_columns(p.m(), p.n(), p.a_strides.back() == 1, threads) ? Split::columns : Split::rows;
+  return gemm_splits_columns(block_of(p), threads) ? Split::columns : Split::rows;
 }
 
 Split split_of(const Product& p, int64_t threads) {
@@ -146,15 +163,10 @@ class ThreadedProduct {
 
   ThreadedProduct(const Product& p, int64_t threads, const float* a, const float* b, const float* c, float* y,
                   const Behind& behind, float* scratch)
-      : p_(p), batches_(batch_count(p)), threads_(threads), scratch_(scratch), sum_(behind.sum) {
-    whole_.m = whole_.whole_m = p.m();
-    whole_.n = whole_.whole_n = p.n();
-    whole_.k = p.k();
-    whole_.a = last_two(a, p.a_strides);
-    whole_.b = last_two(b, p.b_strides);
+      : p_(p), batches_(batch_count(p)), threads_(threads), scratch_(scratch), sum_(behind.sum), whole_(block_of(p)) {
+    whole_.a.data = a;
+    whole_.b.data = b;
     whole_.y = y;
-    whole_.y_row = p.y_strides[p.y_strides.size() - 2];
-    whole_.alpha = static_cast<float>(p.alpha);
     if (p.adds) {
       c_strides_ = Layout::plain(p.c).strides;
       for (size_t d = 0; d < p.c.size(); ++d) {
@@ -164,7 +176,6 @@ class ThreadedProduct {
       if (p.beta == 1) whole_.start = last_two(c, c_strides_);
     }
     split_ = split_of(p, threads);
-    whole_.behind = p.behind;
     if (behind.beside) whole_.beside = last_two(behind.beside, p.y_strides);
     if (p.sums_rows) whole_.sums = scratch + threads * gemm_scratch();
     whole_.sums_row = p.n();
@@ -185,7 +196,10 @@ class ThreadedProduct {
 
  private:
   // Of which gemm() gives sums.
-  static int64_t row_groups(const Product& p) { return (p.m() + gemm_row_step() - 1) / gemm_row_step(); }
+  static int64_t row_groups(const Product& p) {
+    const int64_t rows = gemm_steps(block_of(p)).rows;
+    return (p.m() + rows - 1) / rows;
+  }
 
   void add_up() const {
     const int64_t n = p_.n(), groups = batches_ * row_groups(p_);
@@ -338,8 +352,9 @@ std::vector<std::string> product_choices(const Node& node, const Product& produc
     if (threads > 1 && parts > 1 && split != usual) names.emplace_back(name_of(split));
   };
   add(Split::batches, batch_count(product));
-  add(Split::columns, product.n() / gemm_column_step());
-  add(Split::rows, product.m() / gemm_row_step());
+  const GemmSteps steps = gemm_steps(block_of(product));
+  add(Split::columns, product.n() / steps.columns);
+  add(Split::rows, product.m() / steps.rows);
   if (product.behind == GemmBehind::nothing && dnnl_fits(node, product)) names.emplace_back(onednn);
   if (names.size() == 1) return {};
   return names;

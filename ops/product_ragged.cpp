@@ -123,7 +123,7 @@ class RaggedProduct {
   }
 
   void multiply(const GemmBlock& whole) const {
-    const bool splits_columns = gemm_splits_columns(whole.m, whole.n, whole.a.column == 1, threads_);
+    const bool splits_columns = gemm_splits_columns(whole, threads_);
     for_slices(threads_, threads_, [&](int64_t thread, int64_t, int64_t) {
       const GemmBlock part = gemm_part(whole, splits_columns, thread, threads_);
       if (part.m > 0 && part.n > 0) gemm(part, of_threads_ + thread * gemm_scratch());

@@ -1,0 +1,477 @@
+// Tiles multiply bfloat16, with float32 sums. A float32 is the sum of three bfloat16 without any rounding, x = x0 + x1
+// + x2 with 8 bits of the significand in each; of the nine products of the parts of a and b, x1 y2, x2 y1 and x2 y2 are
+// below 2^-26 of a b and left out. Six products on tiles take a third of the time of one in vector registers, and round
+// less often. See Henry, Tang & Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For
+// Higher-Precision Computations" (2019).
+#include "ops/gemm_tiles.h"
+
+#include <algorithm>
+
+// As in bfloat16_gemm.cpp.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/gemm_tiles.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "ops/matrix_tiles-inl.h"
+
+#ifndef GRAFT_OPS_GEMM_TILES_SIZES
+#define GRAFT_OPS_GEMM_TILES_SIZES
+namespace graft {
+
+constexpr int64_t side = gemm_tiles_step;
+constexpr int64_t parts = 3;                          // of a float
+constexpr int64_t step_size = parts * 2 * tile_size;  // of 32 rows of a, or columns of b, and 32 k: elements
+constexpr int64_t steps_together = 4;                 // whose tiles of a stay in the first cache
+constexpr int64_t kept = 160 * 1024;                  // of b, as parts in the second cache: floats
+constexpr int64_t longest_k = 2048, most_columns = 1024;
+// Rows of a that are brought into tiles together: where rows are neighbours, whole cache lines and more.
+constexpr int64_t near_rows = side, along_rows = 2 * side;
+constexpr int64_t sums_floats = side * most_columns;
+constexpr int64_t packed_b_floats = kept / 2 * parts;
+constexpr int64_t packed_a_floats = along_rows * longest_k / 2 * parts;
+constexpr int64_t turned_floats = (longest_k / tile_k + most_columns / tile_side) * parts * tile_size / 2;
+constexpr int64_t line_floats = 16;
+
+}  // namespace graft
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+
+#ifdef GRAFT_TILES
+
+using Floats = hn::CappedTag<float, tile_side>;
+using V = hn::Vec<Floats>;
+
+// The parts of 32 floats: those of `first` in the lower halves of pairs, of `second` in the upper ones.
+struct Parts {
+  PairsOf16 part[parts];
+};
+
+HWY_INLINE V high_half(V x) {
+  const Pairs d;
+  const auto rounded = hn::Add(hn::BitCast(d, x), hn::Set(d, 0x8000));
+  return hn::BitCast(Floats(), hn::And(rounded, hn::Set(d, 0xffff0000)));
+}
+
+HWY_INLINE Parts split(V first, V second) {
+  const Pairs d;
+  Parts to;
+#pragma GCC unroll 4
+  for (int64_t p = 0; p < parts; ++p) {
+    // What is left for the last part has no more than 8 bits.
+    const V low = p + 1 < parts ? high_half(first) : first, high = p + 1 < parts ? high_half(second) : second;
+    to.part[p] = hn::Or(hn::ShiftRight<16>(hn::BitCast(d, low)), hn::BitCast(d, high));
+    first = hn::Sub(first, low);
+    second = hn::Sub(second, high);
+  }
+  return to;
+}
+
+// Rows of a, or columns of b: what is multiplied lies along k.
+struct Lines {
+  const float* data;
+  int64_t line, k;  // strides
+
+  const float* at(int64_t i, int64_t j) const { return data + i * line + j * k; }
+};
+
+HWY_INLINE PairsOf16 without_sign(V x) { return hn::And(hn::BitCast(Pairs(), x), hn::Set(Pairs(), 0x7fffffff)); }
+
+// Brings up to `lines` lines and `k` of each into tiles, [panels of 32 lines][steps of 32 k][parts][2][tile]. In a tile
+// of a each line is a row, in one of b a column of pairs; pairs are of k and k + 16.
+template <bool of_a>
+class Packing {
+ public:
+  // `turned`: scratch.
+  Packing(const Lines& from, int64_t lines, int64_t k, float factor, BFloat16* to, BFloat16* turned)
+      : from_(from), lines_(lines), k_(k), factor_(factor), to_(to), turned_(turned) {}
+
+  // `largest`: of each panel the largest value without its sign; NaN is larger than all others.
+  HWY_NOINLINE void run(float* largest) {
+    if (from_.line == 1 && from_.k != 1) along(largest);
+    else near(largest);
+  }
+
+ private:
+  static constexpr int64_t part_step = 2 * tile_size;
+
+  int64_t steps() const { return tiles_over(k_, tile_k); }
+  BFloat16* tile(int64_t group, int64_t step) const {
+    return to_ + (group / 2 * steps() + step) * step_size + group % 2 * tile_size;
+  }
+  static HWY_INLINE void keep(const Parts& x, BFloat16* to, int64_t step) {
+#pragma GCC unroll 4
+    for (int64_t p = 0; p < parts; ++p) hn::StoreU(x.part[p], Pairs(), reinterpret_cast<uint32_t*>(to + p * step));
+  }
+  static HWY_INLINE void turn(const BFloat16* from, BFloat16* to) {
+    for (int64_t p = 0; p < parts; ++p) transpose_tile<false>(from + p * tile_size, tile_k, to + p * part_step);
+  }
+  static void give(PairsOf16 bits, float* largest) {
+    const float x = hn::GetLane(hn::BitCast(Floats(), hn::MaxOfLanes(Pairs(), bits)));
+    if (!(x <= *largest)) *largest = x;
+  }
+
+  // Line by line, as they lie in memory.
+  void near(float* largest) {
+    const Floats d;
+    const auto scale = hn::Set(d, factor_);
+    for (int64_t i = 0; i < lines_; ++i) {
+      const int64_t group = i / tile_side, row = i % tile_side * tile_k;
+      PairsOf16 bits = hn::Zero(Pairs());
+      for (int64_t t = 0; t < steps(); ++t) {
+        const int64_t there = k_ - t * tile_k;
+        V first, second;
+        if (HWY_LIKELY(from_.k == 1 && there >= tile_k)) {
+          first = hn::LoadU(d, from_.at(i, t * tile_k));
+          second = hn::LoadU(d, from_.at(i, t * tile_k + tile_side));
+        } else {
+          float copy[tile_k] = {};
+          for (int64_t j = 0; j < std::min(there, tile_k); ++j) copy[j] = *from_.at(i, t * tile_k + j);
+          first = hn::LoadU(d, copy);
+          second = hn::LoadU(d, copy + tile_side);
+        }
+        first = hn::Mul(scale, first), second = hn::Mul(scale, second);
+        bits = hn::Max(bits, hn::Max(without_sign(first), without_sign(second)));
+        if constexpr (of_a) keep(split(first, second), tile(group, t) + row, part_step);
+        else keep(split(first, second), turned_ + t * parts * tile_size + row, tile_size);
+      }
+      if (i % side == 0) largest[i / side] = 0;
+      give(bits, largest + i / side);
+      if (!of_a && (i + 1 == lines_ || (i + 1) % tile_side == 0)) {
+        for (int64_t t = 0; t < steps(); ++t) turn(turned_ + t * parts * tile_size, tile(group, t));
+      }
+    }
+  }
+
+  // k by k.
+  void along(float* largest) {
+    const Floats d;
+    const auto scale = hn::Set(d, factor_);
+    const int64_t groups = tiles_over(lines_, tile_side);
+    PairsOf16 bits[most_columns / tile_side];
+    for (int64_t g = 0; g < groups; ++g) bits[g] = hn::Zero(Pairs());
+    for (int64_t t = 0; t < steps(); ++t) {
+      for (int64_t i = 0; i < tile_side; ++i) {
+        const int64_t k = t * tile_k + i;
+        const float *low = from_.at(0, k), *high = from_.at(0, k + tile_side);
+        const bool there = k < k_, both = k + tile_side < k_;
+        for (int64_t g = 0; g < groups; ++g) {
+          const auto lines = static_cast<size_t>(std::min(lines_ - g * tile_side, tile_side));
+          V first = there ? hn::MaskedLoad(hn::FirstN(d, lines), d, low + g * tile_side) : hn::Zero(d);
+          V second = both ? hn::MaskedLoad(hn::FirstN(d, lines), d, high + g * tile_side) : hn::Zero(d);
+          first = hn::Mul(scale, first), second = hn::Mul(scale, second);
+          bits[g] = hn::Max(bits[g], hn::Max(without_sign(first), without_sign(second)));
+          if constexpr (of_a) keep(split(first, second), turned_ + g * parts * tile_size + i * tile_k, tile_size);
+          else keep(split(first, second), tile(g, t) + i * tile_k, part_step);
+        }
+      }
+      if constexpr (of_a) {
+        for (int64_t g = 0; g < groups; ++g) turn(turned_ + g * parts * tile_size, tile(g, t));
+      }
+    }
+    for (int64_t g = 0; g < groups; ++g) {
+      if (g % 2 == 0) largest[g / 2] = 0;
+      give(bits[g], largest + g / 2);
+    }
+  }
+
+  Lines from_;
+  int64_t lines_, k_;
+  float factor_;
+  BFloat16 *to_, *turned_;
+};
+
+// Whether parts of values up to these can be multiplied as if they were whole. What is infinite or NaN has no parts,
+// and tiles take what is below 2^-126 for zero: the last bits of values below 2^-102.
+bool fit_parts(float a, float b) {
+  constexpr float smallest = 0x1p-80F, largest = 0x1p120F;
+  const bool finite = a <= largest && b <= largest && a * b <= largest;
+  return finite && (a == 0 || b == 0 || (a >= smallest && b >= smallest && a * b >= smallest));
+}
+
+constexpr int64_t row_bytes = tile_k * sizeof(BFloat16);
+
+template <bool tall>
+GRAFT_TILES HWY_INLINE void load_a(const BFloat16* a) {
+  _tile_loadd(4, a, row_bytes);
+  if constexpr (tall) _tile_loadd(5, a + tile_size, row_bytes);
+}
+template <bool wide>
+GRAFT_TILES HWY_INLINE void load_b(const BFloat16* b) {
+  _tile_loadd(6, b, row_bytes);
+  if constexpr (wide) _tile_loadd(7, b + tile_size, row_bytes);
+}
+template <bool tall, bool wide>
+GRAFT_TILES HWY_INLINE void add_product() {
+  _tile_dpbf16ps(0, 4, 6);
+  if constexpr (wide) _tile_dpbf16ps(1, 4, 7);
+  if constexpr (tall) _tile_dpbf16ps(2, 5, 6);
+  if constexpr (tall && wide) _tile_dpbf16ps(3, 5, 7);
+}
+
+// Lines of the caches that are wanted soon, row by row.
+class Soon {
+ public:
+  Soon() = default;
+  // Of `rows` rows of `columns` floats each.
+  Soon(const float* data, int64_t row, int64_t rows, int64_t columns)
+      : row_(data), at_(data), end_(data + columns), step_(row), rows_(rows), columns_(columns) {}
+
+  // The next line, if there is one.
+  HWY_INLINE void fetch() {
+    if (rows_ <= 0) return;
+    __builtin_prefetch(at_, 0, 2);
+    at_ += line_floats;
+    if (at_ < end_) return;
+    --rows_;
+    row_ += step_;
+    at_ = row_;
+    end_ = row_ + columns_;
+  }
+
+ private:
+  const float *row_ = nullptr, *at_ = nullptr, *end_ = nullptr;
+  int64_t step_ = 0, rows_ = 0, columns_ = 0;
+};
+
+// y (32 x 32, tiles of it where there are fewer rows or columns) [+]= a b over `steps` of 32 k.
+template <bool tall, bool wide>
+GRAFT_TILES HWY_NOINLINE void multiply_parts(const BFloat16* a, const BFloat16* b, int64_t steps, float* y, bool adds,
+                                             Soon& soon) {
+  constexpr int64_t y_bytes = side * sizeof(float), part = 2 * tile_size;
+  float* below = y + tile_side * side;
+  // The tiles' instructions do not say what memory they read.
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (adds) {
+    _tile_loadd(0, y, y_bytes);
+    if constexpr (wide) _tile_loadd(1, y + tile_side, y_bytes);
+    if constexpr (tall) _tile_loadd(2, below, y_bytes);
+    if constexpr (tall && wide) _tile_loadd(3, below + tile_side, y_bytes);
+  } else {
+    _tile_zero(0);
+    if constexpr (wide) _tile_zero(1);
+    if constexpr (tall) _tile_zero(2);
+    if constexpr (tall && wide) _tile_zero(3);
+  }
+  // The smaller products first, each step with one operand of the last.
+  for (int64_t t = 0; t < steps; ++t, a += step_size, b += step_size) {
+    load_a<tall>(a + 2 * part), load_b<wide>(b), add_product<tall, wide>(), soon.fetch();
+    load_a<tall>(a + part), add_product<tall, wide>(), soon.fetch();
+    load_b<wide>(b + part), add_product<tall, wide>(), soon.fetch();
+    load_a<tall>(a), add_product<tall, wide>(), soon.fetch();
+    load_b<wide>(b + 2 * part), add_product<tall, wide>(), soon.fetch();
+    load_b<wide>(b), add_product<tall, wide>(), soon.fetch();
+  }
+  _tile_stored(0, y, y_bytes);
+  if constexpr (wide) _tile_stored(1, y + tile_side, y_bytes);
+  if constexpr (tall) _tile_stored(2, below, y_bytes);
+  if constexpr (tall && wide) _tile_stored(3, below + tile_side, y_bytes);
+}
+
+using MultiplyParts = void (*)(const BFloat16*, const BFloat16*, int64_t, float*, bool, Soon&);
+MultiplyParts multiply_function(bool tall, bool wide) {
+  if (tall) return wide ? multiply_parts<true, true> : multiply_parts<true, false>;
+  return wide ? multiply_parts<false, true> : multiply_parts<false, false>;
+}
+
+// What is done to y behind its sums, one vector or number.
+template <class D>
+HWY_INLINE hn::Vec<D> finished(D d, GemmBehind behind, hn::Vec<D> y, const float* beside) {
+  switch (behind) {
+    case GemmBehind::nothing: break;
+    case GemmBehind::relu: return hn::IfThenElse(hn::Lt(y, hn::Zero(d)), hn::Zero(d), y);  // NaN stays
+    case GemmBehind::add: return hn::Add(y, hn::LoadU(d, beside));
+    case GemmBehind::relu_grad: return hn::IfThenElseZero(hn::Gt(hn::LoadU(d, beside), hn::Zero(d)), y);
+  }
+  return y;
+}
+
+class SplitProduct {
+ public:
+  SplitProduct(const GemmBlock& g, float* scratch) : g_(g) {
+    const auto at = reinterpret_cast<uintptr_t>(scratch);
+    constexpr uintptr_t line = line_floats * sizeof(float);
+    sums_ = reinterpret_cast<float*>((at + line - 1) / line * line);
+    turned_ = reinterpret_cast<BFloat16*>(sums_ + sums_floats);
+    a_ = turned_ + 2 * turned_floats;
+    b_ = a_ + 2 * packed_a_floats;
+    plain_ = reinterpret_cast<float*>(b_ + 2 * packed_b_floats);
+  }
+
+  GRAFT_TILES void run() {
+    static constexpr TileShapes shapes;
+    const Blocking blocking(std::max(g_.whole_n, g_.n), g_.k);
+    const int64_t m_step = g_.a.column == 1 ? near_rows : along_rows;
+    _tile_loadconfig(&shapes);
+    for (n0_ = 0; n0_ < g_.n; n0_ += blocking.n) {
+      n_ = std::min(blocking.n, g_.n - n0_);
+      for (k0_ = 0; k0_ < g_.k; k0_ += blocking.k) {
+        k_ = std::min(blocking.k, g_.k - k0_);
+        const MatrixView b = g_.b.from(k0_, n0_);
+        Packing<false>({b.data, b.column, b.row}, n_, k_, g_.alpha, b_, turned_).run(largest_b_);
+        for (int64_t i = 0; i < g_.m; i += m_step) {
+          const int64_t m = std::min(m_step, g_.m - i);
+          const MatrixView a = g_.a.from(i, k0_);
+          Packing<true>({a.data, a.row, a.column}, m, k_, 1, a_, turned_).run(largest_a_);
+          const int64_t next = std::min(m_step, g_.m - i - m_step);
+          const MatrixView then = g_.a.from(i + m_step, k0_);
+          soon_ = a.column == 1 ? Soon(then.data, a.row, next, k_) : Soon(then.data, a.column, next > 0 ? k_ : 0, next);
+          for (int64_t r = 0; r < m; r += side) multiply_rows(i, r, std::min(side, m - r));
+        }
+      }
+    }
+    _tile_release();
+  }
+
+ private:
+  // How many columns and k at a time: b's parts stay in the cache, a has to be brought into tiles again for other
+  // columns, y to be read again for other k.
+  struct Blocking {
+    int64_t n = 0, k = 0;
+    Blocking(int64_t all_n, int64_t all_k) {
+      constexpr int64_t most_blocks = 8, cost_of_a = 2, cost_of_y = 3;
+      int64_t best = 0;
+      for (int64_t blocks = tiles_over(all_k, longest_k), end = blocks + most_blocks; blocks < end; ++blocks) {
+        const int64_t k_step = tiles_over(tiles_over(all_k, blocks), tile_k) * tile_k;
+        const int64_t most = std::min(most_columns, kept / k_step / side * side), n_blocks = tiles_over(all_n, most);
+        const int64_t cost = cost_of_a * n_blocks * all_k + cost_of_y * blocks * all_n;
+        if (k > 0 && cost >= best) continue;
+        best = cost;
+        k = k_step;
+        n = tiles_over(tiles_over(all_n, n_blocks), side) * side;
+      }
+    }
+  };
+
+  int64_t panel_size() const { return tiles_over(k_, tile_k) * step_size; }
+
+  // `m` rows of y from row i + r on, and columns [n0, n0 + n).
+  void multiply_rows(int64_t i, int64_t r, int64_t m) {
+    const int64_t panel = panel_size(), steps = tiles_over(k_, tile_k);
+    const BFloat16* a = a_ + r / side * panel;
+    const bool adds = k0_ > 0;
+    if (adds) take(i + r, m);
+    for (int64_t t = 0; t < steps; t += steps_together) {
+      const int64_t together = std::min(steps_together, steps - t);
+      for (int64_t j = 0; j < n_; j += side) {
+        const auto multiply = multiply_function(m > tile_side, n_ - j > tile_side);
+        multiply(a + t * step_size, b_ + j / side * panel + t * step_size, together, sums_ + j * side, adds || t > 0,
+                 soon_);
+      }
+    }
+    for (int64_t j = 0; j < n_; j += side) {
+      if (!fit_parts(largest_a_[r / side], largest_b_[j / side])) multiply_whole(i + r, j, m);
+    }
+    give(i + r, m);
+  }
+
+  // Sums without parts.
+  HWY_NOINLINE void multiply_whole(int64_t i, int64_t j, int64_t m) {
+    const MatrixView y{g_.y, g_.y_row, g_.y_column};
+    gemm_in_registers({.m = m,
+                       .n = std::min(side, n_ - j),
+                       .k = k_,
+                       .a = g_.a.from(i, k0_),
+                       .b = g_.b.from(k0_, n0_ + j),
+                       .start = k0_ > 0 ? y.from(i, n0_ + j) : MatrixView{},
+                       .y = sums_ + j * side,
+                       .y_row = side,
+                       .alpha = g_.alpha},
+                      plain_);
+  }
+
+  float* y(int64_t i, int64_t j) const { return g_.y + i * g_.y_row + j * g_.y_column; }
+  float& sum(int64_t r, int64_t j) const { return sums_[j / side * side * side + r * side + j % side]; }
+
+  // What y has of sums of the k before.
+  void take(int64_t i, int64_t m) {
+    const Floats d;
+    for (int64_t r = 0; r < m; ++r) {
+      for (int64_t j = 0; j < n_; j += tile_side) {
+        const float* from = y(i + r, n0_ + j);
+        float* to = &sum(r, j);
+        if (g_.y_column == 1 && n_ - j >= tile_side) {
+          hn::StoreU(hn::LoadU(d, from), d, to);
+        } else {
+          for (int64_t c = 0; c < std::min(tile_side, n_ - j); ++c) to[c] = from[c * g_.y_column];
+        }
+      }
+    }
+  }
+
+  // y = sums [+ start, and what is done behind that].
+  void give(int64_t i, int64_t m) const {
+    const bool last = k0_ + k_ == g_.k, sums_rows = last && g_.sums;
+    const GemmBehind behind = last ? g_.behind : GemmBehind::nothing;
+    const auto is_near = [](const MatrixView& x) { return !x.data || x.column == 1; };
+    const bool near = g_.y_column == 1 && is_near(g_.start) && is_near(g_.beside);
+    float* total = sums_rows ? g_.sums + i / side * g_.sums_row + n0_ : nullptr;
+    for (int64_t r = 0; r < m; ++r) {
+      const MatrixView start = last ? g_.start.from(i + r, n0_) : MatrixView{}, beside = g_.beside.from(i + r, n0_);
+      float* to = y(i + r, n0_);
+      for (int64_t j = 0; j < n_;) {
+        const bool vector = near && n_ - j >= tile_side;
+        j += vector ? give<Floats>(&sum(r, j), start.from(0, j), behind, beside.from(0, j), to + j)
+                    : give<hn::CappedTag<float, 1>>(&sum(r, j), start.from(0, j), behind, beside.from(0, j),
+                                                    to + j * g_.y_column);
+      }
+      if (!total) continue;
+      for (int64_t j = 0; j < n_; ++j) total[j] = r == 0 ? to[j * g_.y_column] : total[j] + to[j * g_.y_column];
+    }
+  }
+
+  // One vector; returns how long it is.
+  template <class D>
+  static HWY_INLINE int64_t give(const float* sums, const MatrixView& start, GemmBehind behind,
+                                 const MatrixView& beside, float* y) {
+    const D d;
+    auto x = hn::LoadU(d, sums);
+    if (start.data) x = hn::Add(x, hn::LoadU(d, start.data));
+    hn::StoreU(finished(d, behind, x, beside.data), d, y);
+    return hn::Lanes(d);
+  }
+
+  const GemmBlock& g_;
+  float* sums_;  // of 32 rows, in panels of 32 columns
+  BFloat16 *turned_, *a_, *b_;
+  float* plain_;  // scratch of multiply_whole
+  Soon soon_;     // what a_ is filled with next
+  int64_t n0_ = 0, n_ = 0, k0_ = 0, k_ = 0;
+  float largest_a_[along_rows / side], largest_b_[most_columns / side];
+};
+
+void on_tiles(const GemmBlock& g, float* scratch) { SplitProduct(g, scratch).run(); }
+
+#else
+
+void on_tiles(const GemmBlock&, float*) {}
+
+#endif
+
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace graft {
+
+HWY_EXPORT(on_tiles);
+
+bool gemm_fits_tiles(int64_t m, int64_t n, int64_t k) {
+  constexpr int64_t least_k = 2 * tile_k, least_side = 64;
+  constexpr double least_uses = 80;  // of each value of a and b, on average
+  if (!has_matrix_tiles() || std::min(m, n) < least_side || k < least_k) return false;
+  return 1 / least_uses >= 1 / static_cast<double>(m) + 1 / static_cast<double>(n);
+}
+
+int64_t gemm_tiles_scratch() {
+  return sums_floats + turned_floats + packed_a_floats + packed_b_floats + line_floats +
+         gemm_registers_scratch(side, longest_k);
+}
+
+void gemm_on_tiles(const GemmBlock& block, float* scratch) { HWY_DYNAMIC_DISPATCH(on_tiles)(block, scratch); }
+
+}  // namespace graft
+#endif
