@@ -88,6 +88,7 @@ Json describe(const Machine& machine) {
   const MachineLimits& limits = machine.limits;
   Json json{{"threads", limits.threads},
             {"gflops_f32", giga(limits.flops_f32)},
+            {"gflops_f32_tiles", giga(limits.flops_tiles)},
             {"gflops_f64", giga(limits.flops_f64)},
             {"gflops_bf16", giga(limits.flops_bf16)},
             {"memory_gb_per_s", giga(limits.memory_bandwidth)},
@@ -100,11 +101,12 @@ Json describe(const Machine& machine) {
 std::string to_text(const Machine& machine) {
   const MachineLimits& limits = machine.limits;
   std::string load = machine.load ? fmt::format("; load {:.2f}", *machine.load) : "";
+  std::string tiles = limits.flops_tiles > 0 ? fmt::format(" ({:.1f} on tiles)", giga(limits.flops_tiles)) : "";
   std::string low = has_bfloat16() ? fmt::format(", {:.1f} bfloat16", giga(limits.flops_bf16)) : "";
   return fmt::format(
-      "machine  {} threads: {:.1f} GFLOP/s float32, {:.1f} float64{}; {:.1f} GB/s memory, {:.1f} GB/s cache of {} "
+      "machine  {} threads: {:.1f} GFLOP/s float32{}, {:.1f} float64{}; {:.1f} GB/s memory, {:.1f} GB/s cache of {} "
       "MiB{}\n",
-      limits.threads, giga(limits.flops_f32), giga(limits.flops_f64), low, giga(limits.memory_bandwidth),
+      limits.threads, giga(limits.flops_f32), tiles, giga(limits.flops_f64), low, giga(limits.memory_bandwidth),
       giga(limits.cache_bandwidth), limits.cache_bytes >> 20, load);
 }
 

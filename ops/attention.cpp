@@ -258,7 +258,9 @@ struct Backward : Float {
 // What the mask's gaps take, matrices of one scores map for each of `maps`, and what gemm wants.
 int64_t scratch_floats(const Shape& s, int64_t maps) {
   const int64_t matrices = checked_mul(maps, checked_mul(s.step(), s.columns));
-  return checked_add(checked_add(s.columns, matrices), gemm_scratch());
+  const int64_t deep = std::max(s.depth, s.depth_v), long_side = std::max(s.step(), s.columns);
+  return checked_add(checked_add(s.columns, matrices),
+                     gemm_scratch(long_side, std::max(long_side, deep), std::max(long_side, deep)));
 }
 
 Settlement settle_float_forward(const Node& node, const Settlement*) {

@@ -1,11 +1,10 @@
 #include "ops/bfloat16_gemm.h"
 
-#include <oneapi/dnnl/dnnl.hpp>
-
 #include <algorithm>
 
 #include "ops/bfloat16_loops.h"
 #include "ops/gemm_loops.h"
+#include "runtime/device/device.h"
 
 // What lies between AVX2 and the baseline is not worth the code.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
@@ -165,22 +164,10 @@ constexpr int64_t line_floats = 16;
 
 }  // namespace
 
-// Asking oneDNN for the instruction set is also what asks Linux for the tiles' state.
-bool has_matrix_tiles() {
-  static const bool has = [] {
-    switch (dnnl::get_effective_cpu_isa()) {
-      case dnnl::cpu_isa::avx512_core_amx:
-      case dnnl::cpu_isa::avx512_core_amx_fp16: return true;
-      default: return false;
-    }
-  }();
-  return has;
-}
-
 int64_t low_gemm_scratch(int64_t m, int64_t n, int64_t k) {
   const int64_t tiles = tiles_over(m, tile_side) + tiles_over(n, tile_side);
   const int64_t packed = tiles * tiles_over(k, tile_k) * tile_size / 2 + line_floats;
-  return std::max(packed, has_matrix_tiles() ? 0 : (m + n) * k + gemm_scratch());
+  return std::max(packed, has_matrix_tiles() ? 0 : (m + n) * k + gemm_scratch(m, n, k));
 }
 
 void low_gemm_on_tiles(const LowGemmBlock& block, float* scratch) {

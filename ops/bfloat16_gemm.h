@@ -34,8 +34,6 @@ struct LowGemmBlock {
   bool adds = false;
 };
 
-// Whether tiles may be used: the CPU has them, and the system lets us.
-bool has_matrix_tiles();
 // Floats of scratch for a product of that size.
 int64_t low_gemm_scratch(int64_t m, int64_t n, int64_t k);
 void low_gemm(const LowGemmBlock& block, float* scratch);

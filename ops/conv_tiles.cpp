@@ -7,6 +7,7 @@
 #include "ops/pointwise_tiles.h"
 #include "ops/slices.h"
 #include "ops/winograd_loops.h"
+#include "runtime/device/device.h"
 
 namespace graft {
 namespace {

@@ -364,8 +364,8 @@ HWY_EXPORT(gemm_here);
 HWY_EXPORT(row_step);
 HWY_EXPORT(column_step);
 
-int64_t gemm_registers_scratch(int64_t n, int64_t k) {
-  return packed_columns(n) * std::min(k, k_block) + 2 * m_block * k_block;
+int64_t gemm_registers_scratch(int64_t m, int64_t n, int64_t k) {
+  return (packed_columns(std::max(m, n)) + 2 * m_block) * std::min(k, k_block);  // m and n may change places
 }
 void gemm_in_registers(const GemmBlock& block, float* scratch) { HWY_DYNAMIC_DISPATCH(gemm_here)(block, scratch); }
 
@@ -375,9 +375,9 @@ bool fits_tiles(const GemmBlock& g) { return gemm_fits_tiles(std::max(g.whole_m,
 
 }  // namespace
 
-int64_t gemm_scratch() {
-  const int64_t registers = gemm_registers_scratch(n_block, k_block);
-  return has_matrix_tiles() ? std::max(registers, gemm_tiles_scratch()) : registers;
+int64_t gemm_scratch(int64_t m, int64_t n, int64_t k) {
+  const int64_t tiles = gemm_fits_tiles(m, n, k) ? gemm_tiles_scratch(m, n, k) : 0;
+  return std::max(tiles, gemm_registers_scratch(m, n, k));
 }
 
 void gemm(const GemmBlock& block, float* scratch) {

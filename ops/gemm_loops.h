@@ -34,8 +34,8 @@ struct GemmBlock {
   int64_t sums_row = 0;
 };
 
-// Floats of scratch that a thread wants for products of any size.
-int64_t gemm_scratch();
+// Floats of scratch that a thread wants for products of up to that size.
+int64_t gemm_scratch(int64_t m, int64_t n, int64_t k);
 // On matrix tiles where they pay (ops/gemm_tiles.h), else in vector registers. A part of y has the same bits as in the
 // whole.
 void gemm(const GemmBlock& block, float* scratch);
@@ -45,8 +45,8 @@ struct GemmSteps {
 };
 GemmSteps gemm_steps(const GemmBlock& whole);
 
-// In vector registers, whatever the size; scratch for products of n columns and k at most.
-int64_t gemm_registers_scratch(int64_t n, int64_t k);
+// In vector registers, whatever the size.
+int64_t gemm_registers_scratch(int64_t m, int64_t n, int64_t k);
 void gemm_in_registers(const GemmBlock& block, float* scratch);
 // Which of the two: what is packed should not be packed by every thread. In registers b always is, a where its k are
 // not neighbours; on tiles both are.

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "runtime/device/device.h"
+
 // As in bfloat16_gemm.cpp.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
 #undef HWY_TARGET_INCLUDE
@@ -28,11 +30,25 @@ constexpr int64_t kept = 160 * 1024;                  // of b, as parts in the s
 constexpr int64_t longest_k = 2048, most_columns = 1024;
 // Rows of a that are brought into tiles together: where rows are neighbours, whole cache lines and more.
 constexpr int64_t near_rows = side, along_rows = 2 * side;
-constexpr int64_t sums_floats = side * most_columns;
-constexpr int64_t packed_b_floats = kept / 2 * parts;
-constexpr int64_t packed_a_floats = along_rows * longest_k / 2 * parts;
-constexpr int64_t turned_floats = (longest_k / tile_k + most_columns / tile_side) * parts * tile_size / 2;
 constexpr int64_t line_floats = 16;
+
+// Scratch for some rows of a, columns of b and k at a time: where each of its pieces begins, in floats.
+struct Room {
+  // At most: whole tiles.
+  Room(int64_t m, int64_t n, int64_t k) {
+    constexpr int64_t halves = 2;  // bfloat16 in a float
+    const int64_t turned_tiles = std::max(k / tile_k, m / tile_side);
+    turned = side * n;
+    a = turned + turned_tiles * parts * tile_size / halves;
+    b = a + m * k * parts / halves;
+    plain = b + std::min(kept, n * k) * parts / halves;
+    end = plain + gemm_registers_scratch(side, side, k);
+  }
+  int64_t floats() const { return end + line_floats; }  // with what aligns it
+
+  // Behind the sums of 32 rows.
+  int64_t turned, a, b, plain, end;
+};
 
 }  // namespace graft
 #endif
@@ -291,33 +307,32 @@ HWY_INLINE hn::Vec<D> finished(D d, GemmBehind behind, hn::Vec<D> y, const float
 
 class SplitProduct {
  public:
-  SplitProduct(const GemmBlock& g, float* scratch) : g_(g) {
+  SplitProduct(const GemmBlock& g, float* scratch) : g_(g), blocking_(std::max(g.whole_n, g.n), g.k) {
     const auto at = reinterpret_cast<uintptr_t>(scratch);
     constexpr uintptr_t line = line_floats * sizeof(float);
+    const Room room(m_step(), std::min(blocking_.n, tiles_over(g.n, side) * side), blocking_.k);
     sums_ = reinterpret_cast<float*>((at + line - 1) / line * line);
-    turned_ = reinterpret_cast<BFloat16*>(sums_ + sums_floats);
-    a_ = turned_ + 2 * turned_floats;
-    b_ = a_ + 2 * packed_a_floats;
-    plain_ = reinterpret_cast<float*>(b_ + 2 * packed_b_floats);
+    turned_ = reinterpret_cast<BFloat16*>(sums_ + room.turned);
+    a_ = reinterpret_cast<BFloat16*>(sums_ + room.a);
+    b_ = reinterpret_cast<BFloat16*>(sums_ + room.b);
+    plain_ = sums_ + room.plain;
   }
 
   GRAFT_TILES void run() {
     static constexpr TileShapes shapes;
-    const Blocking blocking(std::max(g_.whole_n, g_.n), g_.k);
-    const int64_t m_step = g_.a.column == 1 ? near_rows : along_rows;
     _tile_loadconfig(&shapes);
-    for (n0_ = 0; n0_ < g_.n; n0_ += blocking.n) {
-      n_ = std::min(blocking.n, g_.n - n0_);
-      for (k0_ = 0; k0_ < g_.k; k0_ += blocking.k) {
-        k_ = std::min(blocking.k, g_.k - k0_);
+    for (n0_ = 0; n0_ < g_.n; n0_ += blocking_.n) {
+      n_ = std::min(blocking_.n, g_.n - n0_);
+      for (k0_ = 0; k0_ < g_.k; k0_ += blocking_.k) {
+        k_ = std::min(blocking_.k, g_.k - k0_);
         const MatrixView b = g_.b.from(k0_, n0_);
         Packing<false>({b.data, b.column, b.row}, n_, k_, g_.alpha, b_, turned_).run(largest_b_);
-        for (int64_t i = 0; i < g_.m; i += m_step) {
-          const int64_t m = std::min(m_step, g_.m - i);
+        for (int64_t i = 0; i < g_.m; i += m_step()) {
+          const int64_t m = std::min(m_step(), g_.m - i);
           const MatrixView a = g_.a.from(i, k0_);
           Packing<true>({a.data, a.row, a.column}, m, k_, 1, a_, turned_).run(largest_a_);
-          const int64_t next = std::min(m_step, g_.m - i - m_step);
-          const MatrixView then = g_.a.from(i + m_step, k0_);
+          const int64_t next = std::min(m_step(), g_.m - i - m_step());
+          const MatrixView then = g_.a.from(i + m_step(), k0_);
           soon_ = a.column == 1 ? Soon(then.data, a.row, next, k_) : Soon(then.data, a.column, next > 0 ? k_ : 0, next);
           for (int64_t r = 0; r < m; r += side) multiply_rows(i, r, std::min(side, m - r));
         }
@@ -346,6 +361,11 @@ class SplitProduct {
     }
   };
 
+  // Of a, that are brought into tiles together.
+  int64_t m_step() const {
+    const int64_t rows = g_.a.column == 1 ? near_rows : along_rows;
+    return std::min(rows, tiles_over(g_.m, side) * side);
+  }
   int64_t panel_size() const { return tiles_over(k_, tile_k) * step_size; }
 
   // `m` rows of y from row i + r on, and columns [n0, n0 + n).
@@ -435,6 +455,7 @@ class SplitProduct {
   }
 
   const GemmBlock& g_;
+  Blocking blocking_;
   float* sums_;  // of 32 rows, in panels of 32 columns
   BFloat16 *turned_, *a_, *b_;
   float* plain_;  // scratch of multiply_whole
@@ -466,9 +487,9 @@ bool gemm_fits_tiles(int64_t m, int64_t n, int64_t k) {
   return 1 / least_uses >= 1 / static_cast<double>(m) + 1 / static_cast<double>(n);
 }
 
-int64_t gemm_tiles_scratch() {
-  return sums_floats + turned_floats + packed_a_floats + packed_b_floats + line_floats +
-         gemm_registers_scratch(side, longest_k);
+int64_t gemm_tiles_scratch(int64_t m, int64_t n, int64_t k) {
+  const auto whole = [](int64_t extent, int64_t most) { return std::min(tiles_over(extent, side) * side, most); };
+  return Room(whole(m, along_rows), whole(n, most_columns), whole(k, longest_k)).floats();
 }
 
 void gemm_on_tiles(const GemmBlock& block, float* scratch) { HWY_DYNAMIC_DISPATCH(on_tiles)(block, scratch); }

@@ -13,12 +13,7 @@
 #include <atomic>
 
 #include "ops/bfloat16_gemm.h"
-
-#undef GRAFT_TILES
-#if HWY_TARGET == HWY_AVX3 && HWY_ARCH_X86_64
-#include <immintrin.h>
-#define GRAFT_TILES __attribute__((target("amx-tile,amx-bf16")))
-#endif
+#include "runtime/device/cpu/tiles-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
@@ -135,13 +130,6 @@ inline TilesFunction tiles_function(bool tall, bool wide) {
   if (tall) return wide ? multiply<2, 2> : multiply<2, 1>;
   return wide ? multiply<1, 2> : multiply<1, 1>;
 }
-
-// As the instruction reads it: eight tiles of 16 rows, 64 bytes each.
-struct alignas(64) TileShapes {
-  uint8_t palette = 1, start_row = 0, unused[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 #endif
 

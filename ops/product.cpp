@@ -177,13 +177,14 @@ class ThreadedProduct {
     }
     split_ = split_of(p, threads);
     if (behind.beside) whole_.beside = last_two(behind.beside, p.y_strides);
-    if (p.sums_rows) whole_.sums = scratch + threads * gemm_scratch();
+    if (p.sums_rows) whole_.sums = scratch + threads * scratch_of_thread(p);
     whole_.sums_row = p.n();
   }
 
+  static int64_t scratch_of_thread(const Product& p) { return gemm_scratch(p.m(), p.n(), p.k()); }
   static int64_t scratch_floats(const Product& p, int64_t threads) {
     const int64_t sums = p.sums_rows ? checked_mul(batch_count(p) * row_groups(p), p.n()) : 0;
-    return checked_add(checked_mul(threads, gemm_scratch()), sums);
+    return checked_add(checked_mul(threads, scratch_of_thread(p)), sums);
   }
 
   void operator()(Stream&) const {
@@ -216,7 +217,7 @@ class ThreadedProduct {
   }
 
   void run(int64_t thread) const {
-    float* scratch = scratch_ + thread * gemm_scratch();
+    float* scratch = scratch_ + thread * scratch_of_thread(p_);
     if (split_ == Split::batches) {
       for (int64_t i = batches_ * thread / threads_; i < batches_ * (thread + 1) / threads_; ++i)
         gemm(batch(i), scratch);

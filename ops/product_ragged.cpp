@@ -62,6 +62,7 @@ class RaggedProduct {
     }
     gradient_ = p.zero_rows == ZeroRows::b ? b_ : a_;
     count_ = count_of(p);
+    scratch_of_thread_ = gemm_scratch(p.m(), p.n(), p.k());
     together_ = together(p);
     kept_ = static_cast<int64_t*>(scratch);
     near_a_ = reinterpret_cast<float*>(kept_ + count_);
@@ -75,7 +76,8 @@ class RaggedProduct {
   }
   static int64_t scratch_bytes(const Product& p, int64_t threads) {
     const int64_t columns = p.zero_rows == ZeroRows::a ? p.k() : checked_add(p.m(), p.n());
-    const int64_t floats = checked_add(checked_mul(together(p), columns), checked_mul(threads, gemm_scratch()));
+    const int64_t floats =
+        checked_add(checked_mul(together(p), columns), checked_mul(threads, gemm_scratch(p.m(), p.n(), p.k())));
     return checked_add(checked_mul(count_of(p), int64_t{sizeof(int64_t)}), checked_mul(floats, int64_t{sizeof(float)}));
   }
 
@@ -126,7 +128,7 @@ class RaggedProduct {
     const bool splits_columns = gemm_splits_columns(whole, threads_);
     for_slices(threads_, threads_, [&](int64_t thread, int64_t, int64_t) {
       const GemmBlock part = gemm_part(whole, splits_columns, thread, threads_);
-      if (part.m > 0 && part.n > 0) gemm(part, of_threads_ + thread * gemm_scratch());
+      if (part.m > 0 && part.n > 0) gemm(part, of_threads_ + thread * scratch_of_thread_);
     });
   }
 
@@ -150,7 +152,7 @@ class RaggedProduct {
 
   GemmBlock whole_;
   Rows a_, b_, gradient_;
-  int64_t count_ = 0, together_ = 0;
+  int64_t count_ = 0, together_ = 0, scratch_of_thread_ = 0;
   bool along_k_;
   int64_t threads_;
   int64_t* kept_;

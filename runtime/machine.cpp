@@ -27,15 +27,15 @@ double best_rate(int rounds, double budget, F&& work) {
   return best;
 }
 
-double multiply_add_rate(double (*loop)(int64_t)) {
-  constexpr int64_t multiply_adds = int64_t{1} << 19;  // a millisecond or two: other programs leave such gaps
+// So many rounds of the loop take a millisecond or two: other programs leave such gaps.
+double multiply_add_rate(double (*loop)(int64_t), int64_t loops = int64_t{1} << 19) {
   constexpr int rounds = 32;
   constexpr double budget = 0.06;
   int threads = thread_count();
   return best_rate(rounds, budget, [&] {
     std::vector<double> done(static_cast<size_t>(threads));
     parallel_for(threads, much_work, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) done[static_cast<size_t>(i)] = loop(multiply_adds);
+      for (int64_t i = begin; i < end; ++i) done[static_cast<size_t>(i)] = loop(loops);
     });
     double sum = 0;
     for (double flops : done) sum += flops;
@@ -92,7 +92,13 @@ MachineLimits measure_machine() {
   limits.cache_bytes = last_level_cache_bytes();
   limits.flops_f32 = multiply_add_rate(multiply_add_f32);
   limits.flops_f64 = multiply_add_rate(multiply_add_f64);
-  limits.flops_bf16 = has_bfloat16() ? best_rate(rounds, budget, bfloat16_product()) : limits.flops_f32;
+  if (has_matrix_tiles()) {
+    constexpr int64_t products = int64_t{1} << 16, parts = 6;
+    limits.flops_bf16 = multiply_add_rate(multiply_add_tiles, products);
+    limits.flops_tiles = limits.flops_bf16 / parts;
+  } else {
+    limits.flops_bf16 = has_bfloat16() ? best_rate(rounds, budget, bfloat16_product()) : limits.flops_f32;
+  }
   {
     constexpr int64_t passes = 8;
     Triad cached(std::clamp(limits.cache_bytes / 2, mib, 64 * mib));

@@ -15,6 +15,9 @@ using Space = MemoryPlan::Space;
 constexpr std::array picks{std::string_view("Gather"), std::string_view("GatherElements"), std::string_view("GatherND"),
                            std::string_view("Slice")};
 
+// What may run on matrix tiles in float32.
+constexpr std::array products{std::string_view("MatMul"), std::string_view("Gemm")};
+
 int64_t bytes_of(const Value& value) {
   if (value.opaque) return value.opaque_bytes;
   return value.layout.storage_count() * static_cast<int64_t>(size_of(value.dtype));
@@ -148,6 +151,13 @@ class Walk {
   std::vector<const void*> evicted_;
 };
 
+// The rate of a node's arithmetic.
+double rate_of(const Node& node, const MachineLimits& machine) {
+  const DType dtype = kernel_dtype(node);
+  const bool product = std::find(products.begin(), products.end(), node.type) != products.end();
+  return dtype == DType::f32 && product ? std::max(machine.flops_f32, machine.flops_tiles) : machine.flops(dtype);
+}
+
 }  // namespace
 
 Roofline roofline(const std::vector<const Node*>& nodes, const MemoryPlan& plan, const Settlements& settlements,
@@ -155,7 +165,7 @@ Roofline roofline(const std::vector<const Node*>& nodes, const MemoryPlan& plan,
   Roofline result;
   result.nodes = Walk(nodes, plan, settlements, machine.cache_bytes).run();
   for (NodeLimit& limit : result.nodes) {
-    double arithmetic = limit.flops / machine.flops(kernel_dtype(*limit.node));
+    double arithmetic = limit.flops / rate_of(*limit.node, machine);
     double memory = static_cast<double>(limit.memory_bytes) / machine.memory_bandwidth;
     double cache = static_cast<double>(limit.cache_bytes) / machine.cache_bandwidth;
     limit.seconds = std::max({arithmetic, memory, cache});

@@ -24,6 +24,8 @@ int thread_count();
 
 // Whether the CPU has instructions that multiply bfloat16 (AVX-512 BF16, AMX), and oneDNN uses them.
 bool has_bfloat16();
+// Whether matrix tiles (AMX) may be used: the CPU has them, the system lets us, and oneDNN uses them.
+bool has_matrix_tiles();
 
 // Splits [0, count) into contiguous ranges, one a thread, when there is enough work: `cost` is the rough number of
 // elementary operations of one item. f(begin, end) must not throw.

@@ -12,7 +12,7 @@ from support import Checks, Graft, refused
 
 FAILED, USAGE, MODEL, DATA, UNSUPPORTED = 1, 2, 3, 4, 5
 SHORT = ["--seconds", "0.02"]
-MACHINE = {"threads", "gflops_f32", "gflops_f64", "gflops_bf16", "memory_gb_per_s", "cache_gb_per_s", "cache_bytes", "load"}
+MACHINE = {"threads", "gflops_f32", "gflops_f32_tiles", "gflops_f64", "gflops_bf16", "memory_gb_per_s", "cache_gb_per_s", "cache_bytes", "load"}
 WORK = {"ms", "gflops", "gb_per_s", "limit_ms", "share_of_limit"}
 STEP = {"min_ms", "median_ms", "samples_per_s", "gflops", "limit_ms", "share_of_limit", "peak_rss_mb",
         "planned_peak_mb", "allocations", "descriptors", "reorders", "steps", "kernels", "compile_ms", "resident_growth_mb",

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/device/device.h"
 #include "tests/support/check_op.h"
 
 namespace graft::test {

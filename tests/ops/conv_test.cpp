@@ -2,6 +2,7 @@
 
 #include "ops/bfloat16_gemm.h"
 #include "ops/op.h"
+#include "runtime/device/device.h"
 #include "tests/support/check_op.h"
 #include "tests/support/run_op.h"
 #include "tests/support/text_graph.h"

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "ops/gemm_tiles.h"
+#include "runtime/device/device.h"
 
 namespace graft::test {
 namespace {
@@ -45,9 +46,26 @@ struct Case {
   GemmBehind behind = GemmBehind::nothing;
 };
 
-std::vector<float> scratch() {
-  return std::vector<float>(static_cast<size_t>(std::max(gemm_scratch(), gemm_tiles_scratch())));
-}
+// Scratch of just what a product asks for; nothing is written behind it.
+class Scratch {
+ public:
+  explicit Scratch(const GemmBlock& g)
+      : floats_(static_cast<size_t>(std::max(gemm_scratch(g.m, g.n, g.k), gemm_tiles_scratch(g.m, g.n, g.k)))) {
+    floats_.resize(floats_.size() + guard, value);
+  }
+  ~Scratch() {
+    EXPECT_EQ(std::count(floats_.end() - guard, floats_.end(), value), guard) << "wrote behind its scratch";
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  float* data() { return floats_.data(); }
+
+ private:
+  static constexpr int64_t guard = 64;
+  static constexpr float value = 0.625F;
+  std::vector<float> floats_;
+};
 
 float finished(const Case& c, float sum, float beside) {
   switch (c.behind) {
@@ -72,7 +90,7 @@ double check(Way way, const Case& c) {
   g.alpha = c.alpha;
   g.behind = c.behind;
   if (c.behind == GemmBehind::add || c.behind == GemmBehind::relu_grad) g.beside = beside.view;
-  std::vector<float> room = scratch();
+  Scratch room(g);
   way(g, room.data());
   double square = 0;
   std::vector<bool> written(before.size());
@@ -157,7 +175,7 @@ TEST(Gemm, TilesGiveWayToValuesWithoutParts) {
           (in_b ? b.at(k - 1, 40) : a.at(40, k - 1)) = odd;
         }
         GemmBlock g{.m = 70, .n = 90, .k = k, .a = a.view, .b = b.view, .y = y.values.data(), .y_row = y.view.row};
-        std::vector<float> room = scratch();
+        Scratch room(g);
         gemm_on_tiles(g, room.data());
         g.y = expected.values.data();
         gemm_in_registers(g, room.data());
@@ -182,7 +200,7 @@ TEST(Gemm, PartsAreAsTheWhole) {
        {Case{.m = 300, .n = 200, .k = 100}, Case{.m = 150, .n = 1500, .k = 600}, Case{.m = 100, .n = 40, .k = 70}}) {
     Matrix a(c.m, c.k, Lies::rows, 0, 1), b(c.k, c.n, Lies::columns, 0, 2), beside(c.m, c.n, Lies::rows, 0, 3);
     a.at(c.m / 2, 0) = std::numeric_limits<float>::infinity();
-    std::vector<float> room = scratch();
+    Scratch room(GemmBlock{.m = c.m, .n = c.n, .k = c.k});
     std::vector<float> whole_y, whole_sums;
     for (int64_t threads : {1, 2, 3}) {
       for (bool splits_columns : {false, true}) {

@@ -8,6 +8,7 @@
 
 #include "graph/passes/copy_into_backward.h"
 #include "ops/bfloat16_gemm.h"
+#include "runtime/device/device.h"
 #include "runtime/session.h"
 #include "tests/support/check_op.h"
 #include "tests/support/networks.h"

@@ -45,7 +45,7 @@ TEST(CacheModel, AValueLargerThanTheCacheSweepsItAndIsNotKept) {
 }
 
 // Round figures: 1 GFLOP/s, memory 1 GB/s, cache 10 GB/s.
-MachineLimits machine(int64_t cache_bytes) { return {1, 1e9, 5e8, 4e9, 1e9, 1e10, cache_bytes}; }
+MachineLimits machine(int64_t cache_bytes) { return {1, 1e9, 5e8, 4e9, 0, 1e9, 1e10, cache_bytes}; }
 
 constexpr int64_t kib = 1024;
 

@@ -38,6 +38,18 @@ bool has_bfloat16() {
   return has;
 }
 
+// Asking oneDNN for the instruction set is also what asks Linux for the tiles' state.
+bool has_matrix_tiles() {
+  static const bool has = [] {
+    switch (dnnl::get_effective_cpu_isa()) {
+      case dnnl::cpu_isa::avx512_core_amx:
+      case dnnl::cpu_isa::avx512_core_amx_fp16: return true;
+      default: return false;
+    }
+  }();
+  return has;
+}
+
 std::string instruction_sets() {
   std::ostringstream out;
   out << "oneDNN " << std::hex << static_cast<int>(dnnl::get_effective_cpu_isa()) << ", Highway "

@@ -1,11 +1,14 @@
 #include "runtime/device/cpu/peak_loops.h"
 
-// Compiled once for every instruction set.
+// Compiled once for every instruction set; what lies between AVX2 and the baseline is not worth the code.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/device/cpu/peak_loops.cpp"
 #include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+
+#include "runtime/device/cpu/tiles-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
@@ -52,6 +55,50 @@ double multiply_add_f64(int64_t rounds) {
   return multiply_add(rounds, sink);
 }
 
+#ifdef GRAFT_TILES
+
+// Four sums of two tiles by two. The values differ: units that multiply the same again and again take less power, and
+// run faster than any product could.
+GRAFT_TILES double multiply_add_tiles(int64_t rounds) {
+  constexpr int rows = 16, pairs = 16, operands = 4;
+  static constexpr TileShapes shapes;
+  uint32_t tiles[operands][rows * pairs];
+  uint32_t state = 1;
+  for (auto& tile : tiles) {
+    for (uint32_t& pair : tile) {
+      state = state * 1664525 + 1013904223;             // Numerical Recipes' generator
+      pair = (state >> 8 & 0x80ff80ffU) | 0x3f003f00U;  // both between 1/2 and 2, of either sign
+    }
+  }
+  float sum[rows * pairs];
+  _tile_loadconfig(&shapes);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_loadd(4, tiles[0], 64);
+  _tile_loadd(5, tiles[1], 64);
+  _tile_loadd(6, tiles[2], 64);
+  _tile_loadd(7, tiles[3], 64);
+  for (int64_t i = 0; i < rounds; ++i) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(3, sum, 64);
+  _tile_release();
+  volatile float sink = sum[0];
+  (void)sink;
+  return 2.0 * operands * static_cast<double>(rounds) * rows * pairs * 2 * rows;
+}
+
+#else
+
+double multiply_add_tiles(int64_t) { return 0; }
+
+#endif
+
 void triad(float* a, const float* b, const float* c, int64_t count, bool streaming) {
   const hn::ScalableTag<float> d;
   const auto s = hn::Set(d, 0.5F);
@@ -76,11 +123,14 @@ namespace graft {
 
 HWY_EXPORT(multiply_add_f32);
 HWY_EXPORT(multiply_add_f64);
+HWY_EXPORT(multiply_add_tiles);
 HWY_EXPORT(triad);
 
 double multiply_add_f32(int64_t rounds) { return HWY_DYNAMIC_DISPATCH(multiply_add_f32)(rounds); }
 
 double multiply_add_f64(int64_t rounds) { return HWY_DYNAMIC_DISPATCH(multiply_add_f64)(rounds); }
+
+double multiply_add_tiles(int64_t rounds) { return HWY_DYNAMIC_DISPATCH(multiply_add_tiles)(rounds); }
 
 void triad(float* a, const float* b, const float* c, int64_t count, bool streaming) {
   HWY_DYNAMIC_DISPATCH(triad)(a, b, c, count, streaming);
