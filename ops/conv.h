@@ -106,6 +106,14 @@ Layout tiles_weights_layout(const ConvProblem& p);
 Settlement settle_tiles(const Node& node, const ConvProblem& p);
 Kernel prepare_tiles(const Node& node, const ConvProblem& p, const Binding& binding);
 
+// 1x1 convolutions in float32 on matrix tiles: as above.
+bool float_tiles_fit(const ConvProblem& p);
+void propose_float_tiles(const ConvProblem& p, Candidate& candidate);
+bool takes_float_tiles(const Node& node, const ConvProblem& p);
+Layout float_tiles_weights_layout(const ConvProblem& p);
+Settlement settle_float_tiles(const Node& node, const ConvProblem& p);
+Kernel prepare_float_tiles(const Node& node, const ConvProblem& p, const Binding& binding);
+
 // Winograd's algorithm, float32: whether it can, what it wants, whether the activations lie so, and how the weights
 // should. The attribute winograd = 0 forbids it.
 bool winograd_fits(const Node& node, const ConvProblem& p);

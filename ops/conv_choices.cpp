@@ -17,10 +17,12 @@ struct Way {
 };
 
 // Beside oneDNN's convolutions, which take all.
-constexpr Way ways[] = {{"winograd", takes_winograd, winograd_weights_layout, settle_winograd, prepare_winograd},
-                        {"pointwise", takes_pointwise, pointwise_weights_layout, settle_pointwise, prepare_pointwise},
-                        {"narrow", takes_narrow, narrow_weights_layout, settle_narrow, prepare_narrow, true},
-                        {"tiles", takes_tiles, tiles_weights_layout, settle_tiles, prepare_tiles}};
+constexpr Way ways[] = {
+    {"winograd", takes_winograd, winograd_weights_layout, settle_winograd, prepare_winograd},
+    {"pointwise", takes_pointwise, pointwise_weights_layout, settle_pointwise, prepare_pointwise},
+    {"narrow", takes_narrow, narrow_weights_layout, settle_narrow, prepare_narrow, true},
+    {"tiles", takes_tiles, tiles_weights_layout, settle_tiles, prepare_tiles},
+    {"float_tiles", takes_float_tiles, float_tiles_weights_layout, settle_float_tiles, prepare_float_tiles}};
 constexpr const char* direct = "direct";
 
 const Layout& weights_of(const Node& node, const ConvProblem& p) { return conv_value(node, p.slots.w)->layout; }

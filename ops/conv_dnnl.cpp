@@ -283,6 +283,7 @@ std::vector<Candidate> propose_conv(const Node& node) {
   };
   if (pointwise_fits(p)) add(propose_pointwise, plan->cost * 0.8);
   if (narrow_fits(p)) add(propose_narrow, plan->cost * 0.5);
+  if (float_tiles_fit(p)) add(propose_float_tiles, plan->cost * 0.6);
   if (tiles_fit(p)) add(propose_tiles, cost_of(p, "amx"));
   if (winograd_fits(node, p)) candidates.insert(candidates.begin(), propose_winograd(node, p));
   return candidates;

@@ -381,7 +381,8 @@ int64_t gemm_scratch(int64_t m, int64_t n, int64_t k) {
 }
 
 void gemm(const GemmBlock& block, float* scratch) {
-  (fits_tiles(block) ? gemm_on_tiles : gemm_in_registers)(block, scratch);
+  if (fits_tiles(block)) gemm_on_tiles(TilesBlock(block), scratch);
+  else gemm_in_registers(block, scratch);
 }
 
 GemmSteps gemm_steps(const GemmBlock& whole) {

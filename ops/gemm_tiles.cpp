@@ -42,7 +42,7 @@ struct Room {
     a = turned + turned_tiles * parts * tile_size / halves;
     b = a + m * k * parts / halves;
     plain = b + std::min(kept, n * k) * parts / halves;
-    end = plain + gemm_registers_scratch(side, side, k);
+    end = plain + 2 * side * k + gemm_registers_scratch(side, side, k);
   }
   int64_t floats() const { return end + line_floats; }  // with what aligns it
 
@@ -86,28 +86,20 @@ HWY_INLINE Parts split(V first, V second) {
   return to;
 }
 
-// Rows of a, or columns of b: what is multiplied lies along k.
-struct Lines {
-  const float* data;
-  int64_t line, k;  // strides
-
-  const float* at(int64_t i, int64_t j) const { return data + i * line + j * k; }
-};
-
 HWY_INLINE PairsOf16 without_sign(V x) { return hn::And(hn::BitCast(Pairs(), x), hn::Set(Pairs(), 0x7fffffff)); }
 
-// Brings up to `lines` lines and `k` of each into tiles, [panels of 32 lines][steps of 32 k][parts][2][tile]. In a tile
-// of a each line is a row, in one of b a column of pairs; pairs are of k and k + 16.
+// Brings lines, which are rows of a or columns of b, and `k` of each into tiles, [panels of 32 lines][steps of 32
+// k][parts][2][tile]. In a tile of a each line is a row, in one of b a column of pairs; pairs are of k and k + 16.
 template <bool of_a>
 class Packing {
  public:
   // `turned`: scratch.
-  Packing(const Lines& from, int64_t lines, int64_t k, float factor, BFloat16* to, BFloat16* turned)
+  Packing(const TilesView& from, int64_t lines, int64_t k, float factor, BFloat16* to, BFloat16* turned)
       : from_(from), lines_(lines), k_(k), factor_(factor), to_(to), turned_(turned) {}
 
   // `largest`: of each panel the largest value without its sign; NaN is larger than all others.
   HWY_NOINLINE void run(float* largest) {
-    if (from_.line == 1 && from_.k != 1) along(largest);
+    if (from_.near_columns()) along(largest);
     else near(largest);
   }
 
@@ -137,12 +129,13 @@ class Packing {
     for (int64_t i = 0; i < lines_; ++i) {
       const int64_t group = i / tile_side, row = i % tile_side * tile_k;
       PairsOf16 bits = hn::Zero(Pairs());
+      const float* line = from_.at(i, 0);
       for (int64_t t = 0; t < steps(); ++t) {
         const int64_t there = k_ - t * tile_k;
         V first, second;
-        if (HWY_LIKELY(from_.k == 1 && there >= tile_k)) {
-          first = hn::LoadU(d, from_.at(i, t * tile_k));
-          second = hn::LoadU(d, from_.at(i, t * tile_k + tile_side));
+        if (HWY_LIKELY(from_.near_rows() && there >= tile_k)) {
+          first = hn::LoadU(d, line + 2 * t * from_.panel);
+          second = hn::LoadU(d, line + (2 * t + 1) * from_.panel);
         } else {
           float copy[tile_k] = {};
           for (int64_t j = 0; j < std::min(there, tile_k); ++j) copy[j] = *from_.at(i, t * tile_k + j);
@@ -172,12 +165,12 @@ class Packing {
     for (int64_t t = 0; t < steps(); ++t) {
       for (int64_t i = 0; i < tile_side; ++i) {
         const int64_t k = t * tile_k + i;
-        const float *low = from_.at(0, k), *high = from_.at(0, k + tile_side);
         const bool there = k < k_, both = k + tile_side < k_;
+        const float *low = from_.at(0, k), *high = from_.at(0, k + tile_side);
         for (int64_t g = 0; g < groups; ++g) {
           const auto lines = static_cast<size_t>(std::min(lines_ - g * tile_side, tile_side));
-          V first = there ? hn::MaskedLoad(hn::FirstN(d, lines), d, low + g * tile_side) : hn::Zero(d);
-          V second = both ? hn::MaskedLoad(hn::FirstN(d, lines), d, high + g * tile_side) : hn::Zero(d);
+          V first = there ? hn::MaskedLoad(hn::FirstN(d, lines), d, low + g * from_.panel) : hn::Zero(d);
+          V second = both ? hn::MaskedLoad(hn::FirstN(d, lines), d, high + g * from_.panel) : hn::Zero(d);
           first = hn::Mul(scale, first), second = hn::Mul(scale, second);
           bits[g] = hn::Max(bits[g], hn::Max(without_sign(first), without_sign(second)));
           if constexpr (of_a) keep(split(first, second), turned_ + g * parts * tile_size + i * tile_k, tile_size);
@@ -194,7 +187,7 @@ class Packing {
     }
   }
 
-  Lines from_;
+  TilesView from_;
   int64_t lines_, k_;
   float factor_;
   BFloat16 *to_, *turned_;
@@ -307,7 +300,7 @@ HWY_INLINE hn::Vec<D> finished(D d, GemmBehind behind, hn::Vec<D> y, const float
 
 class SplitProduct {
  public:
-  SplitProduct(const GemmBlock& g, float* scratch) : g_(g), blocking_(std::max(g.whole_n, g.n), g.k) {
+  SplitProduct(const TilesBlock& g, float* scratch) : g_(g), blocking_(std::max(g.whole_n, g.n), g.k) {
     const auto at = reinterpret_cast<uintptr_t>(scratch);
     constexpr uintptr_t line = line_floats * sizeof(float);
     const Room room(m_step(), std::min(blocking_.n, tiles_over(g.n, side) * side), blocking_.k);
@@ -325,15 +318,11 @@ class SplitProduct {
       n_ = std::min(blocking_.n, g_.n - n0_);
       for (k0_ = 0; k0_ < g_.k; k0_ += blocking_.k) {
         k_ = std::min(blocking_.k, g_.k - k0_);
-        const MatrixView b = g_.b.from(k0_, n0_);
-        Packing<false>({b.data, b.column, b.row}, n_, k_, g_.alpha, b_, turned_).run(largest_b_);
+        Packing<false>(g_.b.from(k0_, n0_).transposed(), n_, k_, g_.alpha, b_, turned_).run(largest_b_);
         for (int64_t i = 0; i < g_.m; i += m_step()) {
           const int64_t m = std::min(m_step(), g_.m - i);
-          const MatrixView a = g_.a.from(i, k0_);
-          Packing<true>({a.data, a.row, a.column}, m, k_, 1, a_, turned_).run(largest_a_);
-          const int64_t next = std::min(m_step(), g_.m - i - m_step());
-          const MatrixView then = g_.a.from(i + m_step(), k0_);
-          soon_ = a.column == 1 ? Soon(then.data, a.row, next, k_) : Soon(then.data, a.column, next > 0 ? k_ : 0, next);
+          Packing<true>(g_.a.from(i, k0_), m, k_, 1, a_, turned_).run(largest_a_);
+          soon_ = soon(i + m, std::min(m_step(), g_.m - i - m));
           for (int64_t r = 0; r < m; r += side) multiply_rows(i, r, std::min(side, m - r));
         }
       }
@@ -363,8 +352,16 @@ class SplitProduct {
 
   // Of a, that are brought into tiles together.
   int64_t m_step() const {
-    const int64_t rows = g_.a.column == 1 ? near_rows : along_rows;
+    const int64_t rows = g_.a.near_rows() ? near_rows : along_rows;
     return std::min(rows, tiles_over(g_.m, side) * side);
+  }
+  // Of a, what is brought into tiles next.
+  Soon soon(int64_t i, int64_t m) const {
+    if (m <= 0) return {};
+    const float* from = g_.a.at(i, k0_);
+    const int64_t lines = g_.a.near_rows() ? m : k_, across = g_.a.near_rows() ? k_ : m;
+    if (g_.a.panel != tile_side) return {from, g_.a.panel, tiles_over(across, tile_side), lines * tile_side};
+    return {from, g_.a.row, lines, across};
   }
   int64_t panel_size() const { return tiles_over(k_, tile_k) * step_size; }
 
@@ -373,7 +370,7 @@ class SplitProduct {
     const int64_t panel = panel_size(), steps = tiles_over(k_, tile_k);
     const BFloat16* a = a_ + r / side * panel;
     const bool adds = k0_ > 0;
-    if (adds) take(i + r, m);
+    if (adds) take(i + r, m, 0, n_);
     for (int64_t t = 0; t < steps; t += steps_together) {
       const int64_t together = std::min(steps_together, steps - t);
       for (int64_t j = 0; j < n_; j += side) {
@@ -390,33 +387,39 @@ class SplitProduct {
 
   // Sums without parts.
   HWY_NOINLINE void multiply_whole(int64_t i, int64_t j, int64_t m) {
-    const MatrixView y{g_.y, g_.y_row, g_.y_column};
+    const int64_t n = std::min(side, n_ - j);
+    float *a = plain_, *b = a + side * k_;
+    for (int64_t k = 0; k < k_; ++k) {
+      for (int64_t r = 0; r < m; ++r) a[r * k_ + k] = *g_.a.at(i + r, k0_ + k);
+      for (int64_t c = 0; c < n; ++c) b[k * n + c] = *g_.b.at(k0_ + k, n0_ + j + c);
+    }
+    float* sums = sums_ + j * side;
+    if (k0_ > 0) take(i, m, j, n);
     gemm_in_registers({.m = m,
-                       .n = std::min(side, n_ - j),
+                       .n = n,
                        .k = k_,
-                       .a = g_.a.from(i, k0_),
-                       .b = g_.b.from(k0_, n0_ + j),
-                       .start = k0_ > 0 ? y.from(i, n0_ + j) : MatrixView{},
-                       .y = sums_ + j * side,
+                       .a = {a, k_, 1},
+                       .b = {b, n, 1},
+                       .start = k0_ > 0 ? MatrixView{sums, side, 1} : MatrixView{},
+                       .y = sums,
                        .y_row = side,
                        .alpha = g_.alpha},
-                      plain_);
+                      b + side * k_);
   }
 
-  float* y(int64_t i, int64_t j) const { return g_.y + i * g_.y_row + j * g_.y_column; }
+  float* y(int64_t i, int64_t j) const { return const_cast<float*>(g_.y.at(i, j)); }
   float& sum(int64_t r, int64_t j) const { return sums_[j / side * side * side + r * side + j % side]; }
 
-  // What y has of sums of the k before.
-  void take(int64_t i, int64_t m) {
+  // What y has of sums of the k before, from column n0 + j on.
+  void take(int64_t i, int64_t m, int64_t j, int64_t n) {
     const Floats d;
     for (int64_t r = 0; r < m; ++r) {
-      for (int64_t j = 0; j < n_; j += tile_side) {
-        const float* from = y(i + r, n0_ + j);
-        float* to = &sum(r, j);
-        if (g_.y_column == 1 && n_ - j >= tile_side) {
-          hn::StoreU(hn::LoadU(d, from), d, to);
+      const float* row = y(i + r, n0_);
+      for (int64_t c = j; c < j + n; c += tile_side) {
+        if (g_.y.near_rows() && j + n - c >= tile_side) {
+          hn::StoreU(hn::LoadU(d, row + c / tile_side * g_.y.panel), d, &sum(r, c));
         } else {
-          for (int64_t c = 0; c < std::min(tile_side, n_ - j); ++c) to[c] = from[c * g_.y_column];
+          for (int64_t e = c; e < std::min(c + tile_side, j + n); ++e) sum(r, e) = *y(i + r, n0_ + e);
         }
       }
     }
@@ -426,35 +429,41 @@ class SplitProduct {
   void give(int64_t i, int64_t m) const {
     const bool last = k0_ + k_ == g_.k, sums_rows = last && g_.sums;
     const GemmBehind behind = last ? g_.behind : GemmBehind::nothing;
-    const auto is_near = [](const MatrixView& x) { return !x.data || x.column == 1; };
-    const bool near = g_.y_column == 1 && is_near(g_.start) && is_near(g_.beside);
+    const auto near = [](const TilesView& x) { return !x.data || x.near_rows(); };
+    const bool vectors = near(g_.y) && near(g_.beside) && (!g_.start.data || g_.start.column == 1);
+    const int64_t whole = vectors ? n_ / tile_side * tile_side : 0;
     float* total = sums_rows ? g_.sums + i / side * g_.sums_row + n0_ : nullptr;
+    if (total) std::fill_n(total, n_, 0.0F);
     for (int64_t r = 0; r < m; ++r) {
-      const MatrixView start = last ? g_.start.from(i + r, n0_) : MatrixView{}, beside = g_.beside.from(i + r, n0_);
-      float* to = y(i + r, n0_);
-      for (int64_t j = 0; j < n_;) {
-        const bool vector = near && n_ - j >= tile_side;
-        j += vector ? give<Floats>(&sum(r, j), start.from(0, j), behind, beside.from(0, j), to + j)
-                    : give<hn::CappedTag<float, 1>>(&sum(r, j), start.from(0, j), behind, beside.from(0, j),
-                                                    to + j * g_.y_column);
+      const MatrixView start = last ? g_.start.from(i + r, n0_) : MatrixView{};
+      const float* beside = g_.beside.data ? g_.beside.at(i + r, n0_) : nullptr;
+      float* row = y(i + r, n0_);
+      for (int64_t j = 0; j < whole; j += tile_side) {
+        const int64_t panel = j / tile_side;
+        give<Floats>(&sum(r, j), start.from(0, j).data, behind, beside ? beside + panel * g_.beside.panel : nullptr,
+                     row + panel * g_.y.panel, total ? total + j : nullptr);
       }
-      if (!total) continue;
-      for (int64_t j = 0; j < n_; ++j) total[j] = r == 0 ? to[j * g_.y_column] : total[j] + to[j * g_.y_column];
+      for (int64_t j = whole; j < n_; ++j) {
+        float* to = y(i + r, n0_ + j);
+        give<hn::CappedTag<float, 1>>(&sum(r, j), start.from(0, j).data, behind,
+                                      beside ? g_.beside.at(i + r, n0_ + j) : nullptr, to, total ? total + j : nullptr);
+      }
     }
   }
 
-  // One vector; returns how long it is.
+  // One vector, which is added to `total` where there is one.
   template <class D>
-  static HWY_INLINE int64_t give(const float* sums, const MatrixView& start, GemmBehind behind,
-                                 const MatrixView& beside, float* y) {
+  static HWY_INLINE void give(const float* sums, const float* start, GemmBehind behind, const float* beside, float* y,
+                              float* total) {
     const D d;
     auto x = hn::LoadU(d, sums);
-    if (start.data) x = hn::Add(x, hn::LoadU(d, start.data));
-    hn::StoreU(finished(d, behind, x, beside.data), d, y);
-    return hn::Lanes(d);
+    if (start) x = hn::Add(x, hn::LoadU(d, start));
+    x = finished(d, behind, x, beside);
+    hn::StoreU(x, d, y);
+    if (total) hn::StoreU(hn::Add(hn::LoadU(d, total), x), d, total);
   }
 
-  const GemmBlock& g_;
+  const TilesBlock& g_;
   Blocking blocking_;
   float* sums_;  // of 32 rows, in panels of 32 columns
   BFloat16 *turned_, *a_, *b_;
@@ -464,11 +473,11 @@ class SplitProduct {
   float largest_a_[along_rows / side], largest_b_[most_columns / side];
 };
 
-void on_tiles(const GemmBlock& g, float* scratch) { SplitProduct(g, scratch).run(); }
+void on_tiles(const TilesBlock& g, float* scratch) { SplitProduct(g, scratch).run(); }
 
 #else
 
-void on_tiles(const GemmBlock&, float*) {}
+void on_tiles(const TilesBlock&, float*) {}
 
 #endif
 
@@ -492,7 +501,22 @@ int64_t gemm_tiles_scratch(int64_t m, int64_t n, int64_t k) {
   return Room(whole(m, along_rows), whole(n, most_columns), whole(k, longest_k)).floats();
 }
 
-void gemm_on_tiles(const GemmBlock& block, float* scratch) { HWY_DYNAMIC_DISPATCH(on_tiles)(block, scratch); }
+TilesBlock::TilesBlock(const GemmBlock& g)
+    : m(g.m),
+      n(g.n),
+      k(g.k),
+      a(g.a),
+      b(g.b),
+      start(g.start),
+      y(MatrixView{g.y, g.y_row, g.y_column}),
+      alpha(g.alpha),
+      whole_n(g.whole_n),
+      behind(g.behind),
+      beside(g.beside),
+      sums(g.sums),
+      sums_row(g.sums_row) {}
+
+void gemm_on_tiles(const TilesBlock& block, float* scratch) { HWY_DYNAMIC_DISPATCH(on_tiles)(block, scratch); }
 
 }  // namespace graft
 #endif

@@ -15,6 +15,8 @@ namespace {
 
 using Way = void (*)(const GemmBlock&, float*);
 
+void on_tiles(const GemmBlock& g, float* scratch) { gemm_on_tiles(TilesBlock(g), scratch); }
+
 // How an operand lies.
 enum class Lies : uint8_t { rows, columns, apart };
 
@@ -144,7 +146,7 @@ TEST(Gemm, InRegisters) { check_all(gemm_in_registers); }
 
 TEST(Gemm, OnTiles) {
   if (!has_matrix_tiles()) GTEST_SKIP() << "this CPU has no tiles";
-  check_all(gemm_on_tiles);
+  check_all(on_tiles);
 }
 
 // Three parts of each value, and six products of them: no further from the exact sum than one multiply-add after the
@@ -154,7 +156,7 @@ TEST(Gemm, TilesAreAsExact) {
   for (int exponents : {0, 8, 40}) {
     for (int64_t k : {64, 384, 1536, 4096}) {
       const Case c{.m = 64, .n = 64, .k = k, .exponents = exponents};
-      EXPECT_LE(check(gemm_on_tiles, c), check(gemm_in_registers, c)) << "k " << k << ", exponents " << exponents;
+      EXPECT_LE(check(on_tiles, c), check(gemm_in_registers, c)) << "k " << k << ", exponents " << exponents;
     }
   }
 }
@@ -176,7 +178,7 @@ TEST(Gemm, TilesGiveWayToValuesWithoutParts) {
         }
         GemmBlock g{.m = 70, .n = 90, .k = k, .a = a.view, .b = b.view, .y = y.values.data(), .y_row = y.view.row};
         Scratch room(g);
-        gemm_on_tiles(g, room.data());
+        on_tiles(g, room.data());
         g.y = expected.values.data();
         gemm_in_registers(g, room.data());
         for (int64_t i = 0; i < g.m; ++i) {
