@@ -290,5 +290,23 @@ TEST(ConvGrad, OnTiles) {
   }
 }
 
+// The same in float32: samples that end within a tile, more channels than are added up at a time, and a bias.
+TEST(Conv, FloatOnTiles) {
+  if (!has_matrix_tiles()) GTEST_SKIP() << "this CPU has no tiles";
+  auto check = [&](const std::string& text) {
+    EXPECT_TRUE(check_choices(text, DType::f32, 5e-4).count("float_tiles")) << text;  // sums of 2192 products
+  };
+  for (auto [samples, map, from, to] :
+       {std::tuple{5, "7,7", 272, 256}, {2, "23,19", 256, 400}, {3, "13,11", 2192, 256}}) {
+    const std::string x = cat('[', samples, ',', from, ',', map, ']'), y = cat('[', samples, ',', to, ',', map, ']'),
+                      w = cat('[', to, ',', from, ",1,1]");
+    check(cat("(float", x, " x, float", w, " w, float[", to, "] b) => (y) { y = Conv(x, w, b) }"));
+    check(cat("(float", y, " dy, float", w, " w) => (dx) { dx = graft.ConvGradData<x_shape = ", x, ">(dy, w) }"));
+    check(cat("(float", x, " x, float", y, " dy) => (dw, db) { dw, db = graft.ConvGradWeights<w_shape = ", w,
+              ">(x, dy) }"));
+    check(cat("(float", y, " x, float", w, " w, float[", from, "] b) => (y) { y = ConvTranspose(x, w, b) }"));
+  }
+}
+
 }  // namespace
 }  // namespace graft::test
