@@ -1,5 +1,7 @@
-// 1x1 convolutions in float32 of activations in blocks of channels, forward and both gradients, as products on the
-// CPU's matrix tiles.
+// Convolutions in float32 with windows of one pixel and activations in blocks of channels, forward and both gradients,
+// as products on the CPU's matrix tiles.
+#include <algorithm>
+
 #include "ops/channel_view.h"
 #include "ops/conv.h"
 #include "ops/gemm_tiles.h"
@@ -9,7 +11,20 @@
 namespace graft {
 namespace {
 
-int64_t pixels_of(const ConvProblem& p) { return checked_mul(p.x[0], element_count({p.x.begin() + 2, p.x.end()})); }
+// Of y, whose windows are the pixels of x with strides between them.
+int64_t pixels_of(const ConvProblem& p) { return checked_mul(p.y[0], element_count(spatial_dims(p.y))); }
+
+bool has_strides(const ConvProblem& p) { return !p.is_pointwise(); }
+
+// Windows of one pixel, with or without strides.
+bool takes_pixels(const ConvProblem& p) {
+  if (p.is_pointwise()) return true;
+  const auto are = [](const Dims& values, int64_t value) {
+    return std::all_of(values.begin(), values.end(), [value](int64_t v) { return v == value; });
+  };
+  const Window& window = p.window;
+  return window.rank() == 2 && are(window.kernel, 1) && are(window.begin, 0) && are(window.end, 0);
+}
 
 // Without addresses.
 TilesBlock product_of(const ConvProblem& p) {
@@ -36,6 +51,17 @@ TilesView pixels_at(const Node& node, int slot, const Binding& binding) {
   return pixels;
 }
 
+// Those of x that windows are at.
+TilesView sources_at(const Node& node, const ConvProblem& p, const Binding& binding) {
+  TilesView x = pixels_at(node, p.slots.x, binding);
+  if (!has_strides(p)) return x;
+  x.line_rows = p.y[3];
+  x.line = p.window.strides[0] * p.x[3] * x.row;
+  x.row *= p.window.strides[1];
+  x.sample_rows = p.y[2] * p.y[3];
+  return x;
+}
+
 // (C, M), as float_tiles_weights_layout has it.
 TilesView weights_at(const ConvProblem& p, const Binding& binding) {
   TilesView w;
@@ -51,8 +77,13 @@ struct ThreadedTiles {
   TilesBlock whole;
   int64_t threads, scratch_floats;  // of a thread
   float* scratch;
+  // What the result is a part of, and all else of it zeros.
+  float* zeros = nullptr;
+  int64_t zero_count = 0;
 
   void operator()(Stream&) const {
+    for_slices(zero_count, threads,
+               [&](int64_t, int64_t begin, int64_t end) { std::fill(zeros + begin, zeros + end, 0.0F); });
     const bool columns = whole.n > whole.m;
     const int64_t extent = columns ? whole.n : whole.m;
     for_slices(tiles_over(extent, gemm_tiles_step), threads, [&](int64_t thread, int64_t begin, int64_t end) {
@@ -75,7 +106,8 @@ struct ThreadedTiles {
 bool float_tiles_fit(const ConvProblem& p) {
   const bool whole_blocks = p.group == 1 && !p.empty() && p.x.size() > 2 && p.x[1] % tile_side == 0 &&
                             p.y[1] % tile_side == 0 && channel_block() == tile_side;
-  if (p.dtype != DType::f32 || !whole_blocks || !p.is_pointwise()) return false;
+  if (p.dtype != DType::f32 || !whole_blocks || !takes_pixels(p)) return false;
+  if (p.slots.way == ConvWay::data && p.bias && has_strides(p)) return false;  // pixels without a window have it too
   const TilesBlock g = product_of(p);
   // Where activations are long and thin, bringing them into tiles takes as long as all else does.
   constexpr int64_t least_channels = 128, least_in_gradient = 256;
@@ -114,7 +146,7 @@ Settlement settle_float_tiles(const Node& node, const ConvProblem& p) {
 Kernel prepare_float_tiles(const Node& node, const ConvProblem& p, const Binding& binding) {
   TilesBlock g = product_of(p);
   const auto threads = std::any_cast<int64_t>(binding.settlement->descriptor);
-  const TilesView x = pixels_at(node, p.slots.x, binding), y = pixels_at(node, p.slots.y, binding);
+  const TilesView x = sources_at(node, p, binding), y = pixels_at(node, p.slots.y, binding);
   const TilesView w = weights_at(p, binding);
   auto* scratch = static_cast<float*>(binding.scratch);
   const int64_t scratch_floats = gemm_tiles_scratch(g.m, g.n, g.k);
@@ -128,7 +160,12 @@ Kernel prepare_float_tiles(const Node& node, const ConvProblem& p, const Binding
     return then_sum_bias(node, p, binding, scratch + threads * scratch_floats, multiply);
   }
   if (p.bias) g.start = {static_cast<const float*>(conv_address(binding, p.slots.bias)), 0, 1};
-  return ThreadedTiles{g, threads, scratch_floats, scratch};
+  ThreadedTiles multiply{g, threads, scratch_floats, scratch};
+  if (p.slots.way == ConvWay::data && has_strides(p)) {
+    multiply.zeros = const_cast<float*>(x.data);
+    multiply.zero_count = conv_value(node, p.slots.x)->layout.storage_count();
+  }
+  return multiply;
 }
 
 }  // namespace graft

@@ -1,7 +1,6 @@
 // The float32 matrix product of one thread on the CPU's matrix tiles (AMX).
 #pragma once
 
-#include <limits>
 #include <utility>
 
 #include "ops/bfloat16_gemm.h"
@@ -10,13 +9,14 @@
 namespace graft {
 
 // A matrix that may lie further apart than a MatrixView. In activations in blocks of 16 channels a row is a pixel: 16
-// channels are neighbours, the next 16 are `panel` elements behind them; `sample_rows` pixels are a sample, and the
-// next sample is `sample` elements behind.
+// channels are neighbours, the next 16 are `panel` elements behind them; `line_rows` pixels are a line, `sample_rows` a
+// sample, and the next ones are `line` and `sample` elements behind.
 struct TilesView {
   const float* data = nullptr;
-  int64_t row = 0, column = 0;  // strides
-  int64_t panel = tile_side;    // where `column` is 1
-  int64_t sample_rows = std::numeric_limits<int64_t>::max(), sample = 0;
+  int64_t row = 0, column = 0;          // strides
+  int64_t panel = tile_side;            // where `column` is 1
+  int64_t sample_rows = 0, sample = 0;  // 0: all
+  int64_t line_rows = 0, line = 0;
   int64_t first_row = 0;
   bool turned = false;  // stands for the transpose of all that
 
@@ -52,7 +52,10 @@ struct TilesView {
  private:
   const float* row_at(int64_t i) const {
     i += first_row;
-    return data + i / sample_rows * sample + i % sample_rows * row;
+    const float* at = data;
+    if (sample_rows > 0) at += i / sample_rows * sample, i %= sample_rows;
+    if (line_rows > 0) at += i / line_rows * line, i %= line_rows;
+    return at + i * row;
   }
   int64_t across(int64_t j) const { return column == 1 ? j / tile_side * panel + j % tile_side : j * column; }
 };

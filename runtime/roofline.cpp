@@ -15,8 +15,11 @@ using Space = MemoryPlan::Space;
 constexpr std::array picks{std::string_view("Gather"), std::string_view("GatherElements"), std::string_view("GatherND"),
                            std::string_view("Slice")};
 
-// What may run on matrix tiles in float32.
-constexpr std::array products{std::string_view("MatMul"), std::string_view("Gemm")};
+// What consists of products, which matrix tiles can do in float32 too.
+constexpr std::array products{std::string_view("MatMul"),       std::string_view("Gemm"),
+                              std::string_view("Conv"),         std::string_view("ConvTranspose"),
+                              std::string_view("ConvGradData"), std::string_view("ConvGradWeights"),
+                              std::string_view("Attention"),    std::string_view("AttentionGrad")};
 
 int64_t bytes_of(const Value& value) {
   if (value.opaque) return value.opaque_bytes;

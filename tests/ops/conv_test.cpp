@@ -306,6 +306,13 @@ TEST(Conv, FloatOnTiles) {
               ">(x, dy) }"));
     check(cat("(float", y, " x, float", w, " w, float[", from, "] b) => (y) { y = ConvTranspose(x, w, b) }"));
   }
+  // Windows that are pixels apart.
+  const std::string x = "[3,256,17,14]", y = "[3,272,9,5]", w = "[272,256,1,1]", strides = "strides = [2, 3]";
+  check(cat("(float", x, " x, float", w, " w, float[272] b) => (y) { y = Conv<", strides, ">(x, w, b) }"));
+  check(cat("(float", y, " dy, float", w, " w) => (dx) { dx = graft.ConvGradData<", strides, ", x_shape = ", x,
+            ">(dy, w) }"));
+  check(cat("(float", x, " x, float", y, " dy) => (dw, db) { dw, db = graft.ConvGradWeights<", strides,
+            ", w_shape = ", w, ">(x, dy) }"));
 }
 
 }  // namespace
