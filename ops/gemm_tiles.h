@@ -82,6 +82,8 @@ bool gemm_fits_tiles(int64_t m, int64_t n, int64_t k);
 
 // Rows and columns that tiles are worked on together, which a part of a product should have a multiple of.
 constexpr int64_t gemm_tiles_step = 32;
+// A float32 is worked on in so many bfloat16 parts, of so many columns of b at a time at most.
+constexpr int64_t float_parts = 3, most_float_lines = 1024;
 
 // Floats of scratch that it wants, for products of up to that size.
 int64_t gemm_tiles_scratch(int64_t m, int64_t n, int64_t k);
