@@ -4,6 +4,7 @@
 
 #include "runtime/cache_model.h"
 #include "runtime/device/cpu/system.h"
+#include "runtime/device/device.h"
 #include "runtime/session.h"
 
 namespace graft {
@@ -184,11 +185,36 @@ TEST(Roofline, CountsPaddingAndTakesTheRateOfTheDtype) {
   EXPECT_NEAR(walked.seconds, 384e-9, 1e-12) << "192 FLOPs at 0.5 GFLOP/s";
 }
 
+// Products may run there, other operators not.
+TEST(Roofline, ProductsInFloat32HaveTheRateOfMatrixTiles) {
+  Steps s;
+  Value* a = s.graph.add_input("a", DType::f32, {16, 16});
+  Value* product = s.node("MatMul", {a, a}, {16, 16});
+  s.graph.outputs = {s.node("Abs", {product}, {16, 16})};
+  for (const auto& value : s.graph.values()) value->layout = Layout::plain(value->dims);
+  MachineLimits limits = machine(64 * kib);
+  limits.cache_bandwidth = 1e15;
+  const auto seconds = [&](double tiles) {
+    limits.flops_tiles = tiles;
+    std::vector<const Node*> nodes;
+    for (const Node* node : s.graph.node_list()) nodes.push_back(node);
+    const Roofline walked = roofline(nodes, plan_memory(s.graph, s.settlements), s.settlements, limits);
+    return std::pair{walked.nodes[0].seconds, walked.nodes[1].seconds};
+  };
+  constexpr double product_flops = 2 * 16 * 16 * 16, abs_flops = 16 * 16;
+  for (auto [tiles, rate] : {std::pair{0.0, 1e9}, {5e8, 1e9}, {4e9, 4e9}}) {
+    EXPECT_NEAR(seconds(tiles).first, product_flops / rate, 1e-12);
+    EXPECT_NEAR(seconds(tiles).second, abs_flops / 1e9, 1e-12);
+  }
+}
+
 TEST(Machine, LimitsArePositiveAndSane) {
   MachineLimits limits = measure_machine();
   EXPECT_GE(limits.threads, 1);
   EXPECT_GT(limits.flops_f32, 1e8);
   EXPECT_LT(limits.flops_f32, 1e14);
+  EXPECT_EQ(limits.flops_tiles > 0, has_matrix_tiles());
+  EXPECT_GE(limits.flops_bf16, limits.flops_tiles);
   EXPECT_GT(limits.flops_f64, 5e7);
   EXPECT_LT(limits.flops_f64, 1.2 * limits.flops_f32) << "half the lanes";
   EXPECT_GT(limits.memory_bandwidth, 1e8);
