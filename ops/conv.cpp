@@ -38,6 +38,48 @@ Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& bind
   };
 }
 
+namespace {
+
+// A normalisation that changes nothing, with what is behind it, over all that is stored: the padding stays zero.
+template <class T, class S>
+Kernel finish(const Value& y, const Activation& activation, void* result, const void* beside, const Kernel& kernel) {
+  static constexpr T zero = 0, one = 1;
+  NormalizedRows<T, S> rows{.width = 1,
+                            .mean = &zero,
+                            .factor = &one,
+                            .bias = &zero,
+                            .low = static_cast<T>(activation.low),
+                            .high = static_cast<T>(activation.high),
+                            .x = static_cast<const S*>(result),
+                            .residual = static_cast<const S*>(beside),
+                            .y = static_cast<S*>(result)};
+  return [=, epilogue = activation.epilogue, count = y.layout.storage_count()](Stream& stream) {
+    kernel(stream);
+    parallel_for(count, 1, [&](int64_t begin, int64_t end) {
+      NormalizedRows<T, S> some = rows;
+      some.rows = end - begin;
+      some.x += begin;
+      some.y += begin;
+      if (some.residual) some.residual += begin;
+      normalization_loops<T, S>().normalize(some, epilogue);
+    });
+  };
+}
+
+}  // namespace
+
+Kernel then_finish(const Node& node, const ConvProblem& p, const Binding& binding, Kernel kernel) {
+  if (!p.finishes()) return kernel;
+  const Value& y = *conv_value(node, p.slots.y);
+  void* result = conv_address(binding, p.slots.y);
+  const void* beside = p.adds ? binding.inputs[conv_beside] : nullptr;
+  switch (y.dtype) {
+    case DType::bf16: return finish<float, BFloat16>(y, p.activation, result, beside, kernel);
+    case DType::f64: return finish<double, double>(y, p.activation, result, beside, kernel);
+    default: return finish<float, float>(y, p.activation, result, beside, kernel);
+  }
+}
+
 bool ConvProblem::empty() const { return element_count(x) == 0 || element_count(w) == 0 || element_count(y) == 0; }
 
 bool ConvProblem::is_pointwise() const {
@@ -49,7 +91,7 @@ bool ConvProblem::is_pointwise() const {
 
 void set_blocks(const ConvProblem& p, Candidate& candidate) {
   set_layout(candidate, p.slots.x, blocked_channels(p.x, channel_block()));
-  set_layout(candidate, p.slots.y, blocked_channels(p.y, channel_block()));
+  set_result_layout(candidate, p, blocked_channels(p.y, channel_block()));
 }
 
 bool lies_in_blocks(const Node& node, const ConvProblem& p) {
@@ -87,6 +129,8 @@ Window transpose_window(const Node& node, const ConvProblem& p, const Dims& kern
   }
   return window;
 }
+
+bool is_finished(const Node& node) { return node.domain == "graft" && node.type == "Conv"; }
 
 }  // namespace
 
@@ -133,6 +177,13 @@ ConvProblem conv_problem(const Node& node) {
       throw ModelError(node.where(), " weights ", p.w, " cover ", p.window.extent(d - 2), " along axis ", d,
                        ", more than the input ", p.x, " with its padding");
   }
+  if (is_finished(node)) {
+    p.activation = activation_of(node);
+    const Value* beside = node.input(conv_beside);
+    p.adds = beside != nullptr;
+    if (beside && (beside->dims != p.y || beside->dtype != p.y_dtype))
+      throw ModelError(node.where(), " adds ", p.y_dtype, p.y, " to its result, got ", beside->dtype, beside->dims);
+  }
   int64_t biases = p.slots.way == ConvWay::data ? p.x[1] : p.w[0];
   if (bias && bias->dims != Dims{biases})
     throw ModelError(node.where(), " bias must have shape ", Dims{biases}, ", got ", bias->dims);
@@ -159,6 +210,18 @@ void infer_result(Node& node, size_t index, const Dims& dims) {
   result->dtype = node.inputs[0]->dtype;
   result->ranked = true;
   result->dims = dims;
+}
+
+void infer_finished(Node& node) {
+  const Dims &x = node.inputs[0]->dims, &w = node.inputs[1]->dims;
+  if (x.size() < 3 || w.size() != x.size())
+    throw ModelError(node.where(), " wants an input of rank 3 or more and weights of the same rank, got ", x, " and ",
+                     w);
+  Dims y = {x[0], w[0]};
+  const Dims places = window_of(node, spatial_dims(x), spatial_dims(w)).output(spatial_dims(x));
+  y.insert(y.end(), places.begin(), places.end());
+  infer_result(node, 0, y);
+  conv_problem(node);  // refuses what makes no sense
 }
 
 void infer_grad_data(Node& node) { infer_result(node, 0, node.integers("x_shape")); }
@@ -248,6 +311,8 @@ std::vector<Op> conv_ops() {
            .mixed_precision = mix_conv,
            .parameter_slots = {1, 2},
            .gives_statistics = conv_gives_statistics},
+          // No gradient: it stands where none flows.
+          {.type = "Conv", .domain = "graft", .infer = infer_finished, .cpu = kernels(), .mixed_precision = mix_conv},
           {.type = "ConvTranspose",
            .cpu = kernels(),
            .differentiate = differentiate_conv_transpose,

@@ -1,6 +1,7 @@
 // Convolution as the three linear maps between x, w and y; ConvTranspose is the map from y to x.
 #pragma once
 
+#include "ops/batch_normalization.h"
 #include "ops/op.h"
 #include "ops/window.h"
 
@@ -14,7 +15,8 @@ struct ConvSlots {
   int x, w, y, bias;
 };
 
-// x (N, C, ...), w (M, C/group, ...), y (N, M, ...), bias (M), or (C) where the way is `data`.
+// x (N, C, ...), w (M, C/group, ...), y (N, M, ...), bias (M), or (C) where the way is `data`. A graft.Conv finishes
+// its result: it may add an operand like y to it, and goes on with an activation.
 struct ConvProblem {
   ConvSlots slots;
   DType dtype = DType::undefined;                           // by which the kernel is looked up
@@ -23,7 +25,10 @@ struct ConvProblem {
   int64_t group = 1;
   Window window;
   bool bias = false;
+  Activation activation;
+  bool adds = false;  // the operand `conv_beside`
 
+  bool finishes() const { return adds || activation.epilogue != Epilogue::none; }
   bool empty() const;
   bool is_pointwise() const;  // windows of one pixel, each at its own place
   int64_t multiplications() const;
@@ -32,6 +37,9 @@ struct ConvProblem {
 ConvSlots conv_slots(const Node& node);
 // Reads and checks the node. ModelError, UnsupportedError for more than three spatial axes.
 ConvProblem conv_problem(const Node& node);
+
+// What the result of a graft.Conv meets.
+constexpr size_t conv_beside = 3;
 
 // The result of a Conv in which it may leave ChannelStatistics of y.
 constexpr size_t conv_statistics = 1;
@@ -53,6 +61,12 @@ inline void set_layout(Candidate& candidate, int slot, const Layout& layout) {
   else candidate.inputs[static_cast<size_t>(slot)] = layout;
 }
 
+// y, with what is added to it.
+inline void set_result_layout(Candidate& candidate, const ConvProblem& p, const Layout& layout) {
+  set_layout(candidate, p.slots.y, layout);
+  if (p.adds) candidate.inputs[conv_beside] = layout;
+}
+
 // Activations in blocks of channel_block() channels: makes a candidate's lie so; whether the node's do.
 void set_blocks(const ConvProblem& p, Candidate& candidate);
 bool lies_in_blocks(const Node& node, const ConvProblem& p);
@@ -66,6 +80,18 @@ inline int64_t aligned(size_t bytes) {
 // db[m] = sum over batch and space of dy[.., m, ..], behind the kernel of a weight gradient that has the output db.
 int64_t bias_gradient_scratch(const Node& node, const ConvProblem& p);
 Kernel then_sum_bias(const Node& node, const ConvProblem& p, const Binding& binding, void* scratch, Kernel kernel);
+
+// What finishes the result of a kernel, with the bias.
+template <class S>
+Finish<S> finish_of(const ConvProblem& p, const Binding& binding) {
+  return {.bias = p.bias ? static_cast<const float*>(conv_address(binding, p.slots.bias)) : nullptr,
+          .beside = p.adds ? binding.in<S>(conv_beside) : nullptr,
+          .epilogue = p.activation.epilogue,
+          .low = static_cast<float>(p.activation.low),
+          .high = static_cast<float>(p.activation.high)};
+}
+// Behind a kernel that does not finish its result itself: another pass over it.
+Kernel then_finish(const Node& node, const ConvProblem& p, const Binding& binding, Kernel kernel);
 
 // Plain loops on plain layouts.
 Kernel prepare_conv_reference(const Node& node, const Binding& binding);

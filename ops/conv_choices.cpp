@@ -78,6 +78,7 @@ std::optional<Settlement> settle_conv_way(const Node& node, const ConvProblem& p
   Settlement settlement;
   settlement.scratch_bytes = settled.inner.scratch_bytes;
   settlement.opaque_bytes = settled.inner.opaque_bytes;
+  settlement.in_place = settled.inner.in_place;
   const Layout lies = weights_of(node, p), wanted = settled.way->weights(p);
   if (lies != wanted) {
     const bool gives = p.slots.way == ConvWay::weights;

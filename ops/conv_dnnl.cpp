@@ -1,5 +1,9 @@
-// Convolutions on oneDNN. Descriptors are costly to make (about half a millisecond), and propose, settle and the
-// backward hints ask for the same ones: they are remembered by shape and layouts.
+// Convolutions on oneDNN. What finishes a result goes into them where they stay the same kernels. Descriptors are
+// costly to make (about half a millisecond), and propose, settle and the backward hints ask for the same ones: they are
+// remembered by shape and layouts.
+#include <bit>
+#include <cfloat>
+#include <cmath>
 #include <mutex>
 
 #include "ops/channel_view.h"
@@ -72,20 +76,43 @@ struct Plan {
   memory::desc x, w, y, bias;
   Layout x_layout, y_layout;
   std::optional<Layout> w_layout;  // none: w is reordered inside the kernel
+  bool finishes = false;           // its result, as the problem has it
   double cost = 0;
 };
 
+// Where the operand that is added to y lies.
+enum class Beside : uint8_t { apart, in_y };
+
+// What finishes a result, for oneDNN; nullopt where it has no way.
+std::optional<dnnl::post_ops> post_ops_of(const ConvProblem& p, const memory::desc& y, Beside beside) {
+  dnnl::post_ops ops;
+  if (p.adds && beside == Beside::in_y) ops.append_sum();
+  if (p.adds && beside == Beside::apart) ops.append_binary(dnnl::algorithm::binary_add, y);
+  const Activation& f = p.activation;
+  switch (f.epilogue) {
+    case Epilogue::none: return ops;
+    case Epilogue::hard_swish: ops.append_eltwise(dnnl::algorithm::eltwise_hardswish, 1.0F / 6, 0.5F); return ops;
+    case Epilogue::clamp: break;
+  }
+  // Limits other than 0 cannot be had so: its own make a NaN one of them, and high - Relu(high - x) loses small x.
+  if (f.low != 0 || !(std::isnan(f.high) || f.high == HUGE_VAL)) return std::nullopt;
+  // x * min(max(x * FLT_MAX, 0), 1): Relu of x, except that a NaN, which oneDNN's own Relu makes zero, stays. -inf
+  // becomes NaN, and of x below 1e-38 a part is left.
+  ops.append_eltwise(dnnl::algorithm::eltwise_hardswish, FLT_MAX, 0);
+  return ops;
+}
+
 dnnl::convolution_forward::primitive_desc forward_descriptor(const ConvProblem& p, const Plan& plan,
-                                                             const memory::dims& dilations) {
+                                                             const memory::dims& dilations,
+                                                             const dnnl::primitive_attr& attributes) {
   const Window& win = p.window;
   auto prop = dnnl::prop_kind::forward_training;
   auto direct = dnnl::algorithm::convolution_direct;
   if (!p.bias || p.slots.way != ConvWay::forward) {
-    return {cpu_engine(),        prop, direct, plan.x, plan.w, plan.y, win.strides, dilations, win.begin, win.end,
-            scratch_attributes()};
+    return {cpu_engine(), prop, direct, plan.x, plan.w, plan.y, win.strides, dilations, win.begin, win.end, attributes};
   }
   return {cpu_engine(), prop,        direct,    plan.x,    plan.w,  plan.bias,
-          plan.y,       win.strides, dilations, win.begin, win.end, scratch_attributes()};
+          plan.y,       win.strides, dilations, win.begin, win.end, attributes};
 }
 
 dnnl::primitive_desc backward_descriptor(const ConvProblem& p, const Plan& plan, const memory::dims& dilations,
@@ -110,7 +137,14 @@ double cost_of(const ConvProblem& p, std::string_view implementation) {
   return flops * 0.125;
 }
 
-std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, const Layouts* given);
+std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, const Layouts* given,
+                                     Beside beside = Beside::apart);
+
+memory::dims dnnl_dilations(const ConvProblem& p) {
+  memory::dims dilations = p.window.dilations;
+  for (auto& d : dilations) --d;
+  return dilations;
+}
 
 // UnsupportedError for samples that oneDNN does not count in its 32 bits.
 void check_samples(const Node& node, const Dims& dims) {
@@ -127,11 +161,10 @@ Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
   Dims w = grouped_dims(p);
   plan.w = dnnl_any(p.w_dtype, w);
   if (p.bias) plan.bias = memory::desc({p.w[0]}, memory::data_type::f32, memory::format_tag::a);
-  memory::dims dilations = p.window.dilations;
-  for (auto& d : dilations) --d;
+  const memory::dims dilations = dnnl_dilations(p);
   using dnnl::query;
   if (p.slots.way == ConvWay::forward) {
-    plan.hint = forward_descriptor(p, plan, dilations);
+    plan.hint = forward_descriptor(p, plan, dilations, scratch_attributes());
     plan.descriptor = plan.hint;
   } else {
     ConvProblem forward = p;
@@ -151,11 +184,41 @@ Plan make_plan(const Node& node, const ConvProblem& p, const Layouts* given) {
   return plan;
 }
 
-std::string key_of(const ConvProblem& p, const Layouts* given) {
+// Windows of more than a pixel on matrix tiles: the kernel does an activation slowly, and another pass over a result
+// that is still in the cache costs less.
+bool is_better_apart(const ConvProblem& p, const Plan& bare) {
+  constexpr size_t near_bytes = size_t{2} << 20;
+  const std::string_view kernel = bare.descriptor.impl_info_str();
+  return !p.adds && kernel.starts_with("brgconv:") && kernel.ends_with("amx") && bare.y.get_size() <= near_bytes;
+}
+
+// The plan that does not finish its result, finishing it where that takes no other kernel.
+Plan finishing_plan(const ConvProblem& p, const Plan& bare, Beside beside) {
+  auto ops = post_ops_of(p, bare.y, beside);
+  if (!ops || is_better_apart(p, bare)) return bare;
+  dnnl::primitive_attr attributes = scratch_attributes();
+  attributes.set_post_ops(*ops);
+  Plan plan = bare;
+  try {
+    plan.hint = forward_descriptor(p, bare, dnnl_dilations(p), attributes);
+  } catch (const dnnl::error&) {
+    return bare;
+  }
+  plan.descriptor = plan.hint;
+  plan.finishes = std::string_view(plan.descriptor.impl_info_str()) == bare.descriptor.impl_info_str();
+  return plan.finishes ? plan : bare;
+}
+
+std::string key_of(const ConvProblem& p, const Layouts* given, Beside beside) {
   const Window& win = p.window;
   std::string key =
       cat(p.x_dtype, p.w_dtype, p.y_dtype, static_cast<int>(p.slots.way), p.bias && p.slots.way == ConvWay::forward,
           ' ', thread_count(), p.x, p.w, p.y, p.group, win.strides, win.dilations, win.begin, win.end);
+  if (p.finishes()) {
+    auto bits = [](double value) { return std::bit_cast<int64_t>(value); };
+    key += cat('|', static_cast<int>(p.activation.epilogue), ' ', bits(p.activation.low), ' ', bits(p.activation.high),
+               p.adds, static_cast<int>(beside));
+  }
   if (given) key += cat(given->x, given->x.padded, given->y, given->y.padded);
   return key;
 }
@@ -181,21 +244,27 @@ class PlanMemo {
 };
 
 // The plan for given layouts, or for those that oneDNN likes best.
-std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, const Layouts* given) {
+std::shared_ptr<const Plan> plan_for(const Node& node, const ConvProblem& p, const Layouts* given, Beside beside) {
   static PlanMemo memo;
-  std::string key = key_of(p, given);
+  std::string key = key_of(p, given, beside);
   if (auto known = memo.find(key)) return known;
-  auto plan = with_dnnl_errors(node, [&] { return std::make_shared<const Plan>(make_plan(node, p, given)); });
+  auto plan = with_dnnl_errors(node, [&] {
+    if (!p.finishes()) return std::make_shared<const Plan>(make_plan(node, p, given));
+    ConvProblem bare = p;
+    bare.activation = {};
+    bare.adds = false;
+    return std::make_shared<const Plan>(finishing_plan(p, *plan_for(node, bare, given), beside));
+  });
   memo.keep(key, plan);
   return plan;
 }
 
 // Weights may lie otherwise: reordering them costs less than a convolution on layouts that oneDNN does not like.
-std::shared_ptr<const Plan> plan_as_it_lies(const Node& node, const ConvProblem& p) {
+std::shared_ptr<const Plan> plan_as_it_lies(const Node& node, const ConvProblem& p, Beside beside = Beside::apart) {
   Layouts given{conv_value(node, p.slots.x)->layout, conv_value(node, p.slots.y)->layout};
-  auto plan = plan_for(node, p, nullptr);
+  auto plan = plan_for(node, p, nullptr, beside);
   const bool fits = plan->x_layout == given.x && plan->y_layout == given.y;
-  return fits ? plan : plan_for(node, p, &given);
+  return fits ? plan : plan_for(node, p, &given, beside);
 }
 
 // As they lie; UnsupportedError where oneDNN has no name for that.
@@ -208,9 +277,18 @@ bool is_reference(const Plan& plan) { return std::string_view(plan.descriptor.im
 
 struct Settled {
   std::shared_ptr<const Plan> plan;
+  std::shared_ptr<const Plan> in_place;  // where y lies over what is added to it; may be nullptr
   bool reorders_w = false;
-  memory::desc w;  // of the value
+  memory::desc w;         // of the value
+  int64_t pad_bytes = 0;  // scratch of either plan
 };
+
+// As `plan`, for what may lie over the operand that is added.
+std::shared_ptr<const Plan> plan_in_place(const Node& node, const ConvProblem& p, const Plan& plan) {
+  if (!p.adds) return nullptr;
+  auto in_place = plan_as_it_lies(node, p, Beside::in_y);
+  return in_place->finishes && in_place->w == plan.w ? in_place : nullptr;
+}
 
 // ConvTranspose: x[n,c,...] += bias[c] after the backward primitive, which takes no bias.
 Kernel then_add_bias(const Node& node, const ConvProblem& p, const Binding& binding, Kernel convolve) {
@@ -224,6 +302,12 @@ Kernel then_add_bias(const Node& node, const ConvProblem& p, const Binding& bind
       if (c < view.channels) x[i] += bias[c];
     });
   };
+}
+
+// What the primitive leaves to do, if anything.
+Kernel then_go_on(const Node& node, const ConvProblem& p, const Binding& binding, const Plan& plan, Kernel convolve) {
+  if (!plan.finishes) convolve = then_finish(node, p, binding, convolve);
+  return then_add_bias(node, p, binding, convolve);
 }
 
 void mix(ConvProblem& p) {
@@ -241,6 +325,7 @@ std::optional<MixedPrecision> mix_conv(const Node& node) {
   mix(p);
   if (is_reference(*plan_for(node, p, nullptr))) return std::nullopt;
   if (p.slots.way == ConvWay::weights) return MixedPrecision{.inputs = 3};
+  if (p.adds) return MixedPrecision{.inputs = 3 | 1 << conv_beside, .outputs = 1};
   return MixedPrecision{.inputs = 3, .outputs = 1, .optional = 1};
 }
 
@@ -261,7 +346,7 @@ std::vector<Candidate> propose_conv(const Node& node) {
     Candidate candidate = propose_plain(node)[0];
     candidate.cost = plan.cost;
     set_layout(candidate, p.slots.x, plan.x_layout);
-    set_layout(candidate, p.slots.y, plan.y_layout);
+    set_result_layout(candidate, p, plan.y_layout);
     if (plan.w_layout) set_layout(candidate, p.slots.w, *plan.w_layout);
     return candidate;
   };
@@ -298,7 +383,13 @@ Settlement settle_conv(const Node& node, const Settlement*) {
   settled.plan = plan_as_it_lies(node, p);
   settled.w = weights_desc(node, p);
   settled.reorders_w = settled.w != settled.plan->w;
-  settlement.scratch_bytes = aligned(settled.plan->descriptor.scratchpad_desc().get_size());
+  settled.pad_bytes = aligned(settled.plan->descriptor.scratchpad_desc().get_size());
+  settled.in_place = plan_in_place(node, p, *settled.plan);
+  if (settled.in_place) {
+    settled.pad_bytes = std::max(settled.pad_bytes, aligned(settled.in_place->descriptor.scratchpad_desc().get_size()));
+    settlement.in_place = {{0, static_cast<int>(conv_beside)}};
+  }
+  settlement.scratch_bytes = settled.pad_bytes;
   if (settled.reorders_w) settlement.scratch_bytes += aligned(settled.plan->w.get_size());
   settlement.scratch_bytes += bias_gradient_scratch(node, p);
   settlement.descriptor = settled;
@@ -310,10 +401,11 @@ Kernel prepare_conv(const Node& node, const Binding& binding) {
   if (p.empty()) return prepare_conv_reference(node, binding);
   if (Kernel other = prepare_conv_way(node, p, binding)) return other;
   const auto& settled = std::any_cast<const Settled&>(binding.settlement->descriptor);
-  const Plan& plan = *settled.plan;
+  const void* beside = p.adds ? binding.inputs[conv_beside] : nullptr;
+  const Plan& plan = beside && beside == binding.outputs[0] ? *settled.in_place : *settled.plan;
   ConvWay way = p.slots.way;
   auto* scratch = static_cast<std::byte*>(binding.scratch);
-  int64_t pad_bytes = aligned(plan.descriptor.scratchpad_desc().get_size());
+  const int64_t pad_bytes = settled.pad_bytes;
   memory outer_w = dnnl_memory(settled.w, conv_address(binding, p.slots.w));
   memory w = settled.reorders_w ? dnnl_memory(plan.w, scratch + pad_bytes) : outer_w;
   BoundPrimitive::Operands operands = {
@@ -324,6 +416,8 @@ Kernel prepare_conv(const Node& node, const Binding& binding) {
       {DNNL_ARG_SCRATCHPAD, dnnl_memory(plan.descriptor.scratchpad_desc(), scratch)}};
   if (p.bias && way == ConvWay::forward)
     operands.emplace_back(DNNL_ARG_BIAS, dnnl_memory(plan.bias, conv_address(binding, p.slots.bias)));
+  if (beside && beside != binding.outputs[0] && plan.finishes)
+    operands.emplace_back(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, dnnl_memory(plan.y, beside));
   std::byte* after_weights = scratch + pad_bytes + (settled.reorders_w ? aligned(plan.w.get_size()) : 0);
   return with_dnnl_errors(node, [&]() -> Kernel {
     BoundPrimitive convolve(plan.descriptor, operands);
@@ -335,10 +429,10 @@ Kernel prepare_conv(const Node& node, const Binding& binding) {
         Kernel kernel = [=](Stream& stream) { convolve(stream), reorder(stream); };
         return then_sum_bias(node, p, binding, after_weights, kernel);
       }
-      return then_add_bias(node, p, binding, [=](Stream& stream) { reorder(stream), convolve(stream); });
+      return then_go_on(node, p, binding, plan, [=](Stream& stream) { reorder(stream), convolve(stream); });
     }
     if (way == ConvWay::weights) return then_sum_bias(node, p, binding, after_weights, convolve);
-    return then_add_bias(node, p, binding, convolve);
+    return then_go_on(node, p, binding, plan, convolve);
   });
 }
 

@@ -72,6 +72,12 @@ TilesView weights_at(const ConvProblem& p, const Binding& binding) {
   return w;
 }
 
+// Which alone the products go on with.
+bool is_relu(const ConvProblem& p) {
+  const Activation& f = p.activation;
+  return !p.adds && f.epilogue == Epilogue::clamp && f.low == 0 && std::isnan(f.high);
+}
+
 // Each thread with its own rows or columns of the result.
 struct ThreadedTiles {
   TilesBlock whole;
@@ -159,13 +165,16 @@ Kernel prepare_float_tiles(const Node& node, const ConvProblem& p, const Binding
     ThreadedTiles multiply{g, threads, scratch_floats, scratch};
     return then_sum_bias(node, p, binding, scratch + threads * scratch_floats, multiply);
   }
+  const bool relu = is_relu(p);
+  if (relu) g.behind = GemmBehind::relu;
   if (p.bias) g.start = {static_cast<const float*>(conv_address(binding, p.slots.bias)), 0, 1};
   ThreadedTiles multiply{g, threads, scratch_floats, scratch};
   if (p.slots.way == ConvWay::data && has_strides(p)) {
     multiply.zeros = const_cast<float*>(x.data);
     multiply.zero_count = conv_value(node, p.slots.x)->layout.storage_count();
   }
-  return multiply;
+  if (relu) return multiply;
+  return then_finish(node, p, binding, multiply);
 }
 
 }  // namespace graft

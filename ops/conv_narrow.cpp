@@ -167,7 +167,7 @@ Kernel prepare_narrow(const Node& node, const ConvProblem& p, const Binding& bin
     case ConvWay::forward: {
       NarrowProduct product{pieces, of_x, of_y, large(of_y), x, w, y};
       auto* found = binding.out<double>(conv_statistics);
-      if (!found) return product;
+      if (!found) return then_finish(node, p, binding, product);
       product.pieces = NarrowProductWithStatistics::pieces_of(of_x);
       auto* scratch = static_cast<std::byte*>(binding.scratch);
       auto* about = reinterpret_cast<float*>(scratch + NarrowProductWithStatistics::sums_bytes(of_y));

@@ -134,7 +134,7 @@ void weights(const Geometry& g, const T* x, const T* y, T* w, T* bias) {
 }
 
 template <class T>
-Kernel prepare(const ConvProblem& problem, const Binding& binding) {
+Kernel prepare(const Node& node, const ConvProblem& problem, const Binding& binding) {
   Geometry g(problem);
   const ConvSlots& slots = problem.slots;
   T* x = static_cast<T*>(conv_address(binding, slots.x));
@@ -142,7 +142,7 @@ Kernel prepare(const ConvProblem& problem, const Binding& binding) {
   T* y = static_cast<T*>(conv_address(binding, slots.y));
   T* bias = problem.bias ? static_cast<T*>(conv_address(binding, slots.bias)) : nullptr;
   switch (slots.way) {
-    case ConvWay::forward: return [=](Stream&) { forward<T>(g, x, w, bias, y); };
+    case ConvWay::forward: return then_finish(node, problem, binding, [=](Stream&) { forward<T>(g, x, w, bias, y); });
     case ConvWay::data: return [=](Stream&) { data<T>(g, y, w, bias, x); };
     case ConvWay::weights: return [=](Stream&) { weights<T>(g, x, y, w, bias); };
   }
@@ -153,7 +153,7 @@ Kernel prepare(const ConvProblem& problem, const Binding& binding) {
 
 Kernel prepare_conv_reference(const Node& node, const Binding& binding) {
   ConvProblem problem = conv_problem(node);
-  return problem.dtype == DType::f32 ? prepare<float>(problem, binding) : prepare<double>(problem, binding);
+  return problem.dtype == DType::f32 ? prepare<float>(node, problem, binding) : prepare<double>(node, problem, binding);
 }
 
 }  // namespace graft

@@ -15,19 +15,20 @@ namespace {
 PixelMap map_of(const Node& node, int slot, const Binding* binding = nullptr) {
   const ChannelView view = channel_view(node, *conv_value(node, slot));
   auto* data = binding ? static_cast<BFloat16*>(conv_address(*binding, slot)) : nullptr;
-  return {data, view.blocks, view.spatial};
+  return {data, view.blocks, view.spatial, view.channels};
 }
 
 struct TilesProduct {
   PixelMap source, result;
   const BFloat16* w;
+  Finish<BFloat16> finish;
   int64_t pixels, threads, scratch_bytes;  // of all samples; of a thread
   std::byte* scratch;
 
   void operator()(Stream&) const {
     const int64_t tiles = tiles_over(pixels, tile_side);
     for_slices(tiles, threads, [&](int64_t thread, int64_t begin, int64_t end) {
-      pointwise_product(source, w, result, begin * tile_side, std::min(end * tile_side, pixels),
+      pointwise_product(source, w, finish, result, begin * tile_side, std::min(end * tile_side, pixels),
                         scratch + thread * scratch_bytes);
     });
   }
@@ -145,7 +146,7 @@ class TilesWeightGradient {
 
 bool tiles_fit(const ConvProblem& p) {
   return p.dtype == DType::bf16 && p.x_dtype == p.dtype && p.y_dtype == p.dtype && p.group == 1 && !p.empty() &&
-         p.x.size() > 2 && p.is_pointwise() && (p.slots.way == ConvWay::weights || !p.bias) && has_matrix_tiles() &&
+         p.x.size() > 2 && p.is_pointwise() && (p.slots.way != ConvWay::data || !p.bias) && has_matrix_tiles() &&
          channel_block() == tile_side;
 }
 
@@ -180,6 +181,7 @@ Settlement settle_tiles(const Node& node, const ConvProblem& p) {
   } else {
     const int source = p.slots.way == ConvWay::forward ? p.slots.x : p.slots.y;
     settlement.scratch_bytes = checked_mul(threads, pointwise_scratch_bytes(map_of(node, source).blocks));
+    if (p.adds) settlement.in_place = {{0, static_cast<int>(conv_beside)}};
   }
   return settlement;
 }
@@ -196,7 +198,13 @@ Kernel prepare_tiles(const Node& node, const ConvProblem& p, const Binding& bind
   const bool forward = p.slots.way == ConvWay::forward;
   const PixelMap &source = forward ? x : y, &result = forward ? y : x;
   const auto* w = static_cast<const BFloat16*>(conv_address(binding, p.slots.w));
-  return TilesProduct{source, result, w, checked_mul(p.x[0], x.pixels), threads, pointwise_scratch_bytes(source.blocks),
+  return TilesProduct{source,
+                      result,
+                      w,
+                      finish_of<BFloat16>(p, binding),
+                      checked_mul(p.x[0], x.pixels),
+                      threads,
+                      pointwise_scratch_bytes(source.blocks),
                       scratch};
 }
 

@@ -39,7 +39,8 @@ struct WinogradConvolution {
   WinogradShape shape;
   bool turned;
   int64_t threads, per_thread;
-  const float *source, *w, *bias;
+  const float *source, *w;
+  Finish<float> finish;
   float *result, *u, *scratch;
 
   void operator()(Stream&) const {
@@ -49,7 +50,7 @@ struct WinogradConvolution {
       else winograd_weights(w, shape.source_blocks * width, shape.result_blocks, begin, end, u);
     });
     for_slices(shape.tiles(), threads, [&](int64_t thread, int64_t begin, int64_t end) {
-      winograd_convolve(shape, source, u, bias, result, begin, end, scratch + thread * per_thread);
+      winograd_convolve(shape, source, u, finish, result, begin, end, scratch + thread * per_thread);
     });
   }
 };
@@ -133,6 +134,7 @@ Settlement settle_winograd(const Node& node, const ConvProblem& p) {
     settlement.scratch_bytes += bias_gradient_scratch(node, p);
   } else {
     settlement.scratch_bytes = float_bytes(u + settled.threads * winograd_scratch(shape));
+    if (p.adds) settlement.in_place = {{0, static_cast<int>(conv_beside)}};
   }
   settlement.descriptor = settled;
   return settlement;
@@ -148,9 +150,9 @@ Kernel prepare_winograd(const Node& node, const ConvProblem& p, const Binding& b
   float* after_weights = scratch + points * p.w[0] * p.w[1];
   if (p.slots.way != ConvWay::weights) {
     const bool data = p.slots.way == ConvWay::data;
-    const auto* bias = p.bias ? static_cast<const float*>(conv_address(binding, p.slots.bias)) : nullptr;
-    return WinogradConvolution{shape,        data,    settled.threads, winograd_scratch(shape), data ? y : x, w, bias,
-                               data ? x : y, scratch, after_weights};
+    return WinogradConvolution{
+        shape,        data,    settled.threads, winograd_scratch(shape), data ? y : x, w, finish_of<float>(p, binding),
+        data ? x : y, scratch, after_weights};
   }
   const int64_t width = channel_block();
   float* gradients = after_weights + points * winograd_point(shape.source_blocks * width, settled.chunk);

@@ -8,6 +8,7 @@
 
 #include <hwy/highway.h>
 
+#include "ops/bfloat16-inl.h"
 #include "ops/normalization_loops.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -39,6 +40,14 @@ template <class D, class V = hn::Vec<D>>
 HWY_INLINE V hard_swish(D d, V t) {
   using T = hn::TFromD<D>;
   return hn::Mul(t, hard_sigmoid(d, hn::MulAdd(t, hn::Set(d, static_cast<T>(1.0 / 6)), hn::Set(d, T(0.5)))));
+}
+
+// t = f(t + beside[at..]), for what holds the type of beside's elements (load of bfloat16-inl.h, or float).
+template <class D, class S, class V = hn::Vec<D>>
+HWY_INLINE V finished(D d, V t, const Finish<S>& finish, int64_t at) {
+  if (finish.beside) t = hn::Add(t, load(d, finish.beside + at));
+  if (finish.epilogue == Epilogue::clamp) return clamp<D>(t, hn::Set(d, finish.low), hn::Set(d, finish.high));
+  return finish.epilogue == Epilogue::hard_swish ? hard_swish(d, t) : t;
 }
 
 // dt = dy (h + t/6 inside), h the hard sigmoid

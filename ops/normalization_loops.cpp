@@ -162,6 +162,7 @@ void normalize_with(const NormalizedRows<T, S>& r) {
 
 template <class T, class S>
 void normalize(const NormalizedRows<T, S>& r, Epilogue epilogue) {
+  if (epilogue == Epilogue::hard_swish && r.residual) return normalize_with<T, S, Epilogue::hard_swish, true, false>(r);
   if (epilogue == Epilogue::hard_swish) return normalize_with<T, S, Epilogue::hard_swish, false, false>(r);
   if (epilogue == Epilogue::none && r.residual) return normalize_with<T, S, Epilogue::none, true, false>(r);
   if (epilogue == Epilogue::none) return normalize_with<T, S, Epilogue::none, false, false>(r);

@@ -13,6 +13,15 @@ namespace graft {
 //   hard_swish  y = t min(max(t/6 + 1/2, 0), 1)
 enum class Epilogue : uint8_t { none, clamp, hard_swish };
 
+// What a kernel does to a result t before it writes it: f(t + bias + beside). What is absent is nullptr.
+template <class S>
+struct Finish {
+  const float* bias = nullptr;  // by channel
+  const S* beside = nullptr;    // lies as the result, which may lie over it
+  Epilogue epilogue = Epilogue::none;
+  float low = 0, high = 0;
+};
+
 // How backward comes to the slope of y at t: there is no need to (none), from x again, or from bits that forward left.
 enum class Slope : uint8_t { one, clamp, hard_swish, bits };
 

@@ -10,6 +10,7 @@
 #include <hwy/highway.h>
 
 #include "ops/bfloat16-inl.h"
+#include "ops/epilogue-inl.h"
 #include "ops/matrix_tiles-inl.h"
 
 #ifndef GRAFT_OPS_POINTWISE_TILES_SIZES
@@ -67,10 +68,15 @@ class Group {
   }
 
   // What a block of the result has of `rows` pixels from `first` on, from a column of float32 sums.
-  void give(const float* sums, int64_t first, int64_t rows, int64_t block) const {
+  void give(const float* sums, int64_t first, int64_t rows, int64_t block, const Finish<BFloat16>& finish) const {
     const hn::CappedTag<float, tile_side> d;
-    const int64_t at = block * result_.block(), end = std::min(count_, first + rows);
-    for (int64_t i = first; i < end; ++i, sums += block_side) store(hn::LoadU(d, sums), d, to_[i] + at);
+    const int64_t at = block * result_.block(), end = std::min(count_, first + rows), channel = block * tile_side;
+    const auto channels = static_cast<size_t>(std::min(tile_side, result_.channels - channel));
+    const auto bias = finish.bias ? hn::MaskedLoad(hn::FirstN(d, channels), d, finish.bias + channel) : hn::Zero(d);
+    for (int64_t i = first; i < end; ++i, sums += block_side) {
+      BFloat16* to = to_[i] + at;
+      store(finished(d, hn::Add(hn::LoadU(d, sums), bias), finish, to - result_.data), d, to);
+    }
   }
 
  private:
@@ -80,8 +86,8 @@ class Group {
   BFloat16* to_[most_pixels];
 };
 
-GRAFT_TILES void product(const PixelMap& source, const BFloat16* w, const PixelMap& result, int64_t begin, int64_t end,
-                         BFloat16* packed) {
+GRAFT_TILES void product(const PixelMap& source, const BFloat16* w, const Finish<BFloat16>& finish,
+                         const PixelMap& result, int64_t begin, int64_t end, BFloat16* packed) {
   static constexpr TileShapes shapes;
   _tile_loadconfig(&shapes);
   alignas(64) float sums[block_side * block_side];
@@ -100,8 +106,8 @@ GRAFT_TILES void product(const PixelMap& source, const BFloat16* w, const PixelM
         const TilesFunction run = tiles_function(tall, wide);
         run(a, w + b * panel, pairs, sums, block_side, false);
         const int64_t rows = tall ? block_side : tile_side;
-        group.give(sums, t * tile_side, rows, b);
-        if (wide) group.give(sums + tile_side, t * tile_side, rows, b + 1);
+        group.give(sums, t * tile_side, rows, b, finish);
+        if (wide) group.give(sums + tile_side, t * tile_side, rows, b + 1, finish);
       }
     }
   }
@@ -110,7 +116,7 @@ GRAFT_TILES void product(const PixelMap& source, const BFloat16* w, const PixelM
 
 #else
 
-void product(const PixelMap&, const BFloat16*, const PixelMap&, int64_t, int64_t, BFloat16*) {}
+void product(const PixelMap&, const BFloat16*, const Finish<BFloat16>&, const PixelMap&, int64_t, int64_t, BFloat16*) {}
 
 #endif
 
@@ -126,9 +132,9 @@ int64_t pointwise_scratch_bytes(int64_t source_blocks) {
   return pixels_together(source_blocks) * pairs_of(source_blocks) * tile_k * int64_t{sizeof(BFloat16)};
 }
 
-void pointwise_product(const PixelMap& source, const BFloat16* w, const PixelMap& result, int64_t begin, int64_t end,
-                       void* scratch) {
-  HWY_DYNAMIC_DISPATCH(product)(source, w, result, begin, end, static_cast<BFloat16*>(scratch));
+void pointwise_product(const PixelMap& source, const BFloat16* w, const Finish<BFloat16>& finish,
+                       const PixelMap& result, int64_t begin, int64_t end, void* scratch) {
+  HWY_DYNAMIC_DISPATCH(product)(source, w, finish, result, begin, end, static_cast<BFloat16*>(scratch));
 }
 
 }  // namespace graft

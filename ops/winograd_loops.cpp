@@ -8,6 +8,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "ops/epilogue-inl.h"
 #include "ops/tile-inl.h"
 
 #ifndef GRAFT_OPS_WINOGRAD_BLOCKING
@@ -154,12 +155,12 @@ void gradient_block(const WinogradShape& s, const float* gradient, int64_t block
   }
 }
 
-void result_block(const WinogradShape& s, const float* products, int64_t point, const float* bias, int64_t block,
-                  int64_t first, int64_t count, float* result) {
-  const V offset = bias ? hn::LoadU(d, bias + block * block_width) : hn::Zero(d);
+void result_block(const WinogradShape& s, const float* products, int64_t point, const Finish<float>& finish,
+                  int64_t block, int64_t first, int64_t count, float* result) {
+  const V offset = finish.bias ? hn::LoadU(d, finish.bias + block * block_width) : hn::Zero(d);
   TilePlace at(s, first);
   for (int64_t t = 0; t < count; ++t, at.advance(s)) {
-    float* map = result + (at.sample * s.result_blocks + block) * s.out_height * s.out_width * block_width;
+    const int64_t map = (at.sample * s.result_blocks + block) * s.out_height * s.out_width * block_width;
     V x[points], y[4];
 #pragma GCC unroll 16
     for (int p = 0; p < points; ++p) x[p] = hn::LoadU(d, products + p * point + t * block_width);
@@ -168,8 +169,8 @@ void result_block(const WinogradShape& s, const float* products, int64_t point, 
     const int64_t columns = std::min<int64_t>(2, s.out_width - 2 * at.column);
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < columns; ++j) {
-        hn::StoreU(hn::Add(y[i * 2 + j], offset), d,
-                   map + ((2 * at.row + i) * s.out_width + 2 * at.column + j) * block_width);
+        const int64_t to = map + ((2 * at.row + i) * s.out_width + 2 * at.column + j) * block_width;
+        hn::StoreU(finished(d, hn::Add(y[i * 2 + j], offset), finish, to), d, result + to);
       }
     }
   }
@@ -219,7 +220,7 @@ void turned_weights(const float* w, int64_t channels, int64_t blocks, int64_t be
   }
 }
 
-void convolve(const WinogradShape& s, const float* source, const float* u, const float* bias, float* result,
+void convolve(const WinogradShape& s, const float* source, const float* u, const Finish<float>& finish, float* result,
               int64_t begin, int64_t end, float* scratch) {
   const int64_t channels = s.source_blocks * block_width;
   float* sources = scratch;
@@ -249,7 +250,7 @@ void convolve(const WinogradShape& s, const float* source, const float* u, const
       }
     }
     for (int64_t b = 0; b < s.result_blocks; ++b)
-      result_block(s, products + b * count * block_width, product_point, bias, b, first, count, result);
+      result_block(s, products + b * count * block_width, product_point, finish, b, first, count, result);
   }
 }
 
@@ -345,9 +346,9 @@ void winograd_turned_weights(const float* w, int64_t channels, int64_t blocks, i
 
 int64_t winograd_scratch(const WinogradShape& shape) { return HWY_DYNAMIC_DISPATCH(scratch_floats)(shape); }
 
-void winograd_convolve(const WinogradShape& shape, const float* source, const float* u, const float* bias,
+void winograd_convolve(const WinogradShape& shape, const float* source, const float* u, const Finish<float>& finish,
                        float* result, int64_t begin, int64_t end, float* scratch) {
-  HWY_DYNAMIC_DISPATCH(convolve)(shape, source, u, bias, result, begin, end, scratch);
+  HWY_DYNAMIC_DISPATCH(convolve)(shape, source, u, finish, result, begin, end, scratch);
 }
 
 void winograd_source(const WinogradShape& shape, const float* source, int64_t block, int64_t first, int64_t count,

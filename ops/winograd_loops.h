@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "ops/normalization_loops.h"
+
 namespace graft {
 
 // Activations lie in blocks of W channels, [N][C/W][H][W][W]: as many as a vector has elements.
@@ -37,8 +39,8 @@ void winograd_turned_weights(const float* w, int64_t channels, int64_t blocks, i
 
 // Floats of scratch that a thread wants for winograd_convolve.
 int64_t winograd_scratch(const WinogradShape& shape);
-// The results of tiles [begin, end). `bias` (M) may be nullptr.
-void winograd_convolve(const WinogradShape& shape, const float* source, const float* u, const float* bias,
+// The results of tiles [begin, end).
+void winograd_convolve(const WinogradShape& shape, const float* source, const float* u, const Finish<float>& finish,
                        float* result, int64_t begin, int64_t end, float* scratch);
 
 // Transformed activations of `count` tiles from `first`, as [blocks][count][W] for each of 16 points, which are
