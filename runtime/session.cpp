@@ -167,7 +167,8 @@ std::unique_ptr<Graph> Session::specialised(const std::map<std::string, Dims>& d
 }
 
 void Session::fold(Graph& graph, const std::set<std::string>& trained) const {
-  if (!options_.disabled.count("fold_normalization")) fold_normalization(graph, trained);
+  if (options_.disabled.count("fold_normalization")) return;
+  fold_normalization(graph, trained, !options_.disabled.count("convolution_epilogue"));
 }
 
 std::shared_ptr<Program> Session::cached(const std::string& key) {

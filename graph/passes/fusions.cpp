@@ -20,6 +20,7 @@ const std::vector<std::string>& fusion_names() {
       "attention",
       // behind it
       "fold_normalization",
+      "convolution_epilogue",
       // fuse
       "remove_identities",
       "merge_transposes",

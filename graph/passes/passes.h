@@ -60,9 +60,10 @@ int join_depthwise(Graph& graph);
 int join_attention(Graph& graph);
 
 // "fold_normalization": a BatchNormalization with the statistics of the file goes into the weights of the convolution
-// before it, where none of its numbers nor of the convolution's are `trained` or written. Before differentiation.
-// Returns how many.
-int fold_normalization(Graph& graph, const std::set<std::string>& trained);
+// before it, where none of its numbers nor of the convolution's are `trained` or written. "convolution_epilogue", which
+// `finish` stands for: so does one with an addition and an activation behind it, where nothing before is `trained` or
+// written either. Before differentiation. Returns how many.
+int fold_normalization(Graph& graph, const std::set<std::string>& trained, bool finish = true);
 
 // Where the part of a graph ends that gives a sample the same values whenever it runs.
 struct Frontier {

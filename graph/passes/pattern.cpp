@@ -170,10 +170,10 @@ void take_over(Graph& graph, Value* result, Node* node, size_t index) {
   graph.rename(node->outputs[index], name);
 }
 
-int join_each(Graph& graph, std::string_view type, const std::function<bool(Node*)>& join) {
+int join_each(Graph& graph, std::string_view type, const std::function<bool(Node*)>& join, std::string_view domain) {
   Provenance before = graph.provenance();
   std::vector<Node*> nodes = graph.node_list();
-  std::erase_if(nodes, [&](const Node* node) { return !made_by(node->output(0), type); });
+  std::erase_if(nodes, [&](const Node* node) { return node->domain != domain || node->type != type; });
   int joined = 0;
   for (Node* node : nodes) joined += join(node);
   graph.set_provenance(before);

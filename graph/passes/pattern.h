@@ -54,9 +54,10 @@ std::unordered_set<const Value*> kept_values(const Graph& graph);
 // Result `index` of `node` takes over the uses and the name of `result`; it is dropped where that is nullptr.
 void take_over(Graph& graph, Value* result, Node* node, size_t index);
 
-// Calls `join` on every ONNX node of this type, of which it may erase any that it has been called on; returns how often
-// it was true. The graph's provenance is as before.
-int join_each(Graph& graph, std::string_view type, const std::function<bool(Node*)>& join);
+// Calls `join` on every node of this type, an ONNX node unless a domain is given, of which it may erase any that it has
+// been called on; returns how often it was true. The graph's provenance is as before.
+int join_each(Graph& graph, std::string_view type, const std::function<bool(Node*)>& join,
+              std::string_view domain = "");
 
 // Puts `replacement` in the place of `old_value`, with its name, and erases what nothing uses any more.
 void replace(Graph& graph, Value* old_value, Value* replacement);

@@ -196,6 +196,17 @@ std::unique_ptr<Graph> backbone() {
   return b.end(b.convolution(h, 16, 5, 1));
 }
 
+// A frozen part whose convolutions finish their results: with an activation, with what is added and both.
+std::unique_ptr<Graph> frozen_residual() {
+  constexpr int64_t channels = 32;
+  Builder b;
+  Value* x = b.input({0, 16, 9, 7});
+  Value* h = b.clip(b.normalization(b.convolution(x, 16, channels, 1), channels), 6);
+  h = b.call("Relu", {b.call("Add", {h, b.normalization(b.convolution(h, channels, channels, 3), channels)})});
+  h = b.call("Add", {b.normalization(b.convolution(h, channels, channels, 3, channels), channels), h});
+  return b.end(b.convolution(b.call("Sigmoid", {h}), channels, 5, 1));
+}
+
 // Rows of a table, picked more than once and from the end too.
 std::unique_ptr<Graph> embedding() {
   constexpr int64_t rows = 11, width = 8;
@@ -258,7 +269,13 @@ const std::vector<Network>& networks() {
        {3, 3, 9, 7},
        {3, 5, 4, 3},
        {"fold_normalization"},
-       {"w0", "w1", "w2", "w3", "w6", "w7", "w8", "w12", "w13", "w14"}}};
+       {"w0", "w1", "w2", "w3", "w6", "w7", "w8", "w12", "w13", "w14"}},
+      {"frozen_residual",
+       frozen_residual,
+       {3, 16, 9, 7},
+       {3, 5, 9, 7},
+       {"fold_normalization", "convolution_epilogue"},
+       {"w0", "w1", "w2", "w5", "w6", "w7", "w10", "w11", "w12"}}};
   return all;
 }
 
