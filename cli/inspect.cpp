@@ -27,7 +27,7 @@ backward, and one for each element elsewhere.
 A given --batch also has a table of what saves work or memory: the step as asked, then each of --dtype, --recompute,
 graft train's --optimizer-state and --cache-features (a step of the second epoch and later) changed alone, and all
 parameters where some are frozen. Nothing runs but a measurement of the machine. "limit ms" is the sum over the kernels of what their FLOPs and their bytes take at
-the rates that were measured: a lower bound. On most networks steps reach 35 to 90 % of it in float32 and 15 to 75 % in
+the rates that were measured: a lower bound. On most networks steps reach 25 to 90 % of it in float32 and 15 to 75 % in
 bfloat16 (docs/benchmarks.md); graft bench step tells how much one of yours reaches.
 
 PASS: lift, classify, specialise, decompose, recognise, differentiate, fuse, mix_precision,
@@ -353,7 +353,7 @@ void write_training_text(fmt::memory_buffer& out, const Json& report) {
   if (report.contains("machine"))
     fmt::format_to(
         at,
-        "  \"limit\" is a lower bound by what this machine can do at most: on most networks steps reach 35 to "
+        "  \"limit\" is a lower bound by what this machine can do at most: on most networks steps reach 25 to "
         "90 % of it in\n  float32 and 15 to 75 % in bfloat16, see docs/benchmarks.md; graft bench step "
         "measures\n");
 }
