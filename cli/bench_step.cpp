@@ -25,8 +25,8 @@ which masks of tokens hide. --trace writes one step for chrome://tracing or ui.p
 that a product or convolution can take before the step is compiled, and keeps what it found in $XDG_CACHE_HOME/graft, or
 ~/.cache/graft.
 
-Keys of --json: model, batch, dims, machine (threads, gflops_f32, gflops_f32_tiles, gflops_f64, memory_gb_per_s, cache_gb_per_s,
-cache_bytes, load), min_ms, median_ms, steps, samples_per_s, gflops, gb_per_s, limit_ms, share_of_limit, peak_rss_mb (of
+Keys of --json: model, batch, dims, machine (threads, gflops_f32, gflops_f32_tiles, gflops_f64,
+memory_gb_per_s, cache_gb_per_s, cache_bytes, load), min_ms, median_ms, steps, samples_per_s, gflops, gb_per_s, limit_ms, share_of_limit, peak_rss_mb (of
 the process, from before compiling), resident_growth_mb (the same less what was resident before), planned_peak_mb,
 planned_growth_mb (the same less the parameters, which were there before), optimizer_state_disk_mb (of it on the disk),
 recomputed_values, unlimited_peak_mb (planned where nothing is computed again and all lies in memory), more_flops (for what is, as a share of the others), allocations and descriptors (made by the timed

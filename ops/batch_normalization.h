@@ -22,6 +22,8 @@ inline void infer_like(Value* result, const Value& like) {
 struct Activation {
   Epilogue epilogue = Epilogue::none;
   double low = 0, high = 0;
+
+  bool is_relu() const { return epilogue == Epilogue::clamp && low == 0 && (std::isnan(high) || std::isinf(high)); }
 };
 
 // From the attributes "activation", "min" and "max", with `prefix` in front. ModelError where they make no sense.

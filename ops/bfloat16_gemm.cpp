@@ -160,8 +160,6 @@ MatrixView as_floats(const LowMatrix& matrix, int64_t rows, int64_t columns, flo
   return {to, columns, 1};
 }
 
-constexpr int64_t line_floats = 16;
-
 }  // namespace
 
 int64_t low_gemm_scratch(int64_t m, int64_t n, int64_t k) {
@@ -171,9 +169,7 @@ int64_t low_gemm_scratch(int64_t m, int64_t n, int64_t k) {
 }
 
 void low_gemm_on_tiles(const LowGemmBlock& block, float* scratch) {
-  const auto at = reinterpret_cast<uintptr_t>(scratch);
-  constexpr uintptr_t line = line_floats * sizeof(float);
-  HWY_DYNAMIC_DISPATCH(on_tiles)(block, reinterpret_cast<BFloat16*>((at + line - 1) / line * line));
+  HWY_DYNAMIC_DISPATCH(on_tiles)(block, reinterpret_cast<BFloat16*>(at_line(scratch)));
 }
 
 void low_gemm_in_floats(const LowGemmBlock& g, float* scratch) {

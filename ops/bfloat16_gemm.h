@@ -12,6 +12,13 @@ constexpr int64_t tile_side = 16;                  // rows of a tile, and column
 constexpr int64_t tile_k = 2 * tile_side;          // of the operands
 constexpr int64_t tile_size = tile_side * tile_k;  // elements of an operand
 
+// Floats in a line of a cache; the first of `scratch` that one begins with, which is less than a line further.
+constexpr int64_t line_floats = 16;
+inline float* at_line(float* scratch) {
+  constexpr uintptr_t line = line_floats * sizeof(float);
+  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(scratch) + line - 1) / line * line);
+}
+
 constexpr int64_t tiles_over(int64_t extent, int64_t tile) { return (extent + tile - 1) / tile; }
 
 // Element (i, j) is at data[i * row + j * column]; one of the two is 1. What has its k not for neighbours may lie in

@@ -82,12 +82,16 @@ Kernel then_finish(const Node& node, const ConvProblem& p, const Binding& bindin
 
 bool ConvProblem::empty() const { return element_count(x) == 0 || element_count(w) == 0 || element_count(y) == 0; }
 
-bool ConvProblem::is_pointwise() const {
-  auto all = [](const Dims& values, int64_t value) {
-    return std::all_of(values.begin(), values.end(), [value](int64_t v) { return v == value; });
-  };
-  return all(window.kernel, 1) && all(window.strides, 1) && all(window.begin, 0) && all(window.end, 0);
+namespace {
+
+bool are(const Dims& values, int64_t value) {
+  return std::all_of(values.begin(), values.end(), [value](int64_t v) { return v == value; });
 }
+
+}  // namespace
+
+bool ConvProblem::picks_pixels() const { return are(window.kernel, 1) && are(window.begin, 0) && are(window.end, 0); }
+bool ConvProblem::is_pointwise() const { return picks_pixels() && are(window.strides, 1); }
 
 void set_blocks(const ConvProblem& p, Candidate& candidate) {
   set_layout(candidate, p.slots.x, blocked_channels(p.x, channel_block()));

@@ -30,7 +30,8 @@ struct ConvProblem {
 
   bool finishes() const { return adds || activation.epilogue != Epilogue::none; }
   bool empty() const;
-  bool is_pointwise() const;  // windows of one pixel, each at its own place
+  bool picks_pixels() const;  // windows of one pixel
+  bool is_pointwise() const;  // and each at its own place
   int64_t multiplications() const;
 };
 

@@ -95,7 +95,7 @@ std::optional<dnnl::post_ops> post_ops_of(const ConvProblem& p, const memory::de
     case Epilogue::clamp: break;
   }
   // Limits other than 0 cannot be had so: its own make a NaN one of them, and high - Relu(high - x) loses small x.
-  if (f.low != 0 || !(std::isnan(f.high) || f.high == HUGE_VAL)) return std::nullopt;
+  if (!f.is_relu()) return std::nullopt;
   // x * min(max(x * FLT_MAX, 0), 1): Relu of x, except that a NaN, which oneDNN's own Relu makes zero, stays. -inf
   // becomes NaN, and of x below 1e-38 a part is left.
   ops.append_eltwise(dnnl::algorithm::eltwise_hardswish, FLT_MAX, 0);

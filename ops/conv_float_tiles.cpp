@@ -16,16 +16,6 @@ int64_t pixels_of(const ConvProblem& p) { return checked_mul(p.y[0], element_cou
 
 bool has_strides(const ConvProblem& p) { return !p.is_pointwise(); }
 
-// Windows of one pixel, with or without strides.
-bool takes_pixels(const ConvProblem& p) {
-  if (p.is_pointwise()) return true;
-  const auto are = [](const Dims& values, int64_t value) {
-    return std::all_of(values.begin(), values.end(), [value](int64_t v) { return v == value; });
-  };
-  const Window& window = p.window;
-  return window.rank() == 2 && are(window.kernel, 1) && are(window.begin, 0) && are(window.end, 0);
-}
-
 // Without addresses.
 TilesBlock product_of(const ConvProblem& p) {
   const int64_t pixels = pixels_of(p), from = p.x[1], to = p.y[1];
@@ -72,12 +62,6 @@ TilesView weights_at(const ConvProblem& p, const Binding& binding) {
   return w;
 }
 
-// Which alone the products go on with.
-bool is_relu(const ConvProblem& p) {
-  const Activation& f = p.activation;
-  return !p.adds && f.epilogue == Epilogue::clamp && f.low == 0 && std::isnan(f.high);
-}
-
 // Each thread with its own rows or columns of the result.
 struct ThreadedTiles {
   TilesBlock whole;
@@ -90,18 +74,17 @@ struct ThreadedTiles {
   void operator()(Stream&) const {
     for_slices(zero_count, threads,
                [&](int64_t, int64_t begin, int64_t end) { std::fill(zeros + begin, zeros + end, 0.0F); });
-    const bool columns = whole.n > whole.m;
-    const int64_t extent = columns ? whole.n : whole.m;
-    for_slices(tiles_over(extent, gemm_tiles_step), threads, [&](int64_t thread, int64_t begin, int64_t end) {
-      const int64_t first = begin * gemm_tiles_step, last = std::min(end * gemm_tiles_step, extent);
-      if (first >= last) return;
-      const int64_t i = columns ? 0 : first, j = columns ? first : 0;
+    constexpr GemmSteps steps{gemm_tiles_step, gemm_tiles_step};
+    for_slices(threads, threads, [&](int64_t thread, int64_t, int64_t) {
+      const auto [row, column, m, n] = gemm_range(whole.m, whole.n, steps, whole.n > whole.m, thread, threads);
+      if (m == 0 || n == 0) return;
       TilesBlock part = whole;
-      (columns ? part.n : part.m) = last - first;
-      part.a = part.a.from(i, 0);
-      part.b = part.b.from(0, j);
-      part.start = part.start.from(i, j);
-      part.y = part.y.from(i, j);
+      part.m = m;
+      part.n = n;
+      part.a = part.a.from(row, 0);
+      part.b = part.b.from(0, column);
+      part.start = part.start.from(row, column);
+      part.y = part.y.from(row, column);
       gemm_on_tiles(part, scratch + thread * scratch_floats);
     });
   }
@@ -112,7 +95,8 @@ struct ThreadedTiles {
 bool float_tiles_fit(const ConvProblem& p) {
   const bool whole_blocks = p.group == 1 && !p.empty() && p.x.size() > 2 && p.x[1] % tile_side == 0 &&
                             p.y[1] % tile_side == 0 && channel_block() == tile_side;
-  if (p.dtype != DType::f32 || !whole_blocks || !takes_pixels(p)) return false;
+  const bool takes_pixels = p.is_pointwise() || (p.picks_pixels() && p.window.rank() == 2);
+  if (p.dtype != DType::f32 || !whole_blocks || !takes_pixels) return false;
   if (p.slots.way == ConvWay::data && p.bias && has_strides(p)) return false;  // pixels without a window have it too
   const TilesBlock g = product_of(p);
   // Where activations are long and thin, bringing them into tiles takes as long as all else does.
@@ -165,7 +149,7 @@ Kernel prepare_float_tiles(const Node& node, const ConvProblem& p, const Binding
     ThreadedTiles multiply{g, threads, scratch_floats, scratch};
     return then_sum_bias(node, p, binding, scratch + threads * scratch_floats, multiply);
   }
-  const bool relu = is_relu(p);
+  const bool relu = !p.adds && p.activation.is_relu();  // which products finish themselves
   if (relu) g.behind = GemmBehind::relu;
   if (p.bias) g.start = {static_cast<const float*>(conv_address(binding, p.slots.bias)), 0, 1};
   ThreadedTiles multiply{g, threads, scratch_floats, scratch};

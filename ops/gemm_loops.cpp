@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "ops/gemm_tiles.h"
+
 // What lies between AVX2 and the baseline is not worth the code.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
 #undef HWY_TARGET_INCLUDE
@@ -11,7 +13,6 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "ops/gemm_tiles.h"
 #include "ops/tile-inl.h"
 
 #ifndef GRAFT_OPS_GEMM_BLOCKING
@@ -311,16 +312,12 @@ void dot_tile(const GemmBlock& g, int64_t i, int64_t j) {
 // What is done behind the sums, where tiles did not.
 void finish_rows(const GemmBlock& g) {
   if (g.behind == GemmBehind::nothing) return;
+  const hn::CappedTag<float, 1> one;
   for (int64_t i = 0; i < g.m; ++i) {
     float* sums = g.sums ? g.sums + i / tile_rows * g.sums_row : nullptr;
     for (int64_t j = 0; j < g.n; ++j) {
       float& y = g.y[i * g.y_row + j * g.y_column];
-      if (g.behind == GemmBehind::relu) {
-        y = y < 0 ? 0 : y;
-      } else {
-        const float x = g.beside.data[i * g.beside.row + j * g.beside.column];
-        y = g.behind == GemmBehind::add ? y + x : x > 0 ? y : 0;
-      }
+      y = hn::GetLane(finished(one, g.behind, hn::Set(one, y), g.beside.from(i, j).data));
       if (sums) sums[j] = i % tile_rows == 0 ? y : sums[j] + y;
     }
   }
@@ -396,22 +393,28 @@ bool gemm_splits_columns(const GemmBlock& whole, int64_t threads) {
   return whole.n >= whole.m || (wide && near_a);
 }
 
+GemmRange gemm_range(int64_t m, int64_t n, const GemmSteps& steps, bool splits_columns, int64_t thread,
+                     int64_t threads) {
+  const int64_t total = splits_columns ? n : m, step = splits_columns ? steps.columns : steps.rows;
+  const int64_t count = (total + step - 1) / step;
+  const int64_t first = std::min(total, count * thread / threads * step);
+  const int64_t last = std::min(total, count * (thread + 1) / threads * step);
+  if (splits_columns) return {0, first, m, last - first};
+  return {first, 0, last - first, n};
+}
+
 GemmBlock gemm_part(const GemmBlock& whole, bool splits_columns, int64_t thread, int64_t threads) {
-  const int64_t total = splits_columns ? whole.n : whole.m;
-  const GemmSteps of_tiles = gemm_steps(whole);
-  const int64_t step = splits_columns ? of_tiles.columns : of_tiles.rows;
-  const int64_t steps = (total + step - 1) / step;
-  const int64_t first = std::min(total, steps * thread / threads * step);
-  const int64_t last = std::min(total, steps * (thread + 1) / threads * step);
-  const int64_t row = splits_columns ? 0 : first, column = splits_columns ? first : 0;
+  const GemmSteps steps = gemm_steps(whole);
+  const auto [row, column, m, n] = gemm_range(whole.m, whole.n, steps, splits_columns, thread, threads);
   GemmBlock part = whole;
-  (splits_columns ? part.n : part.m) = last - first;
+  part.m = m;
+  part.n = n;
   part.a = part.a.from(row, 0);
   part.b = part.b.from(0, column);
   part.start = part.start.from(row, column);
   part.y += row * part.y_row + column * part.y_column;
   part.beside = part.beside.from(row, column);
-  if (part.sums) part.sums += row / of_tiles.rows * part.sums_row + column;
+  if (part.sums) part.sums += row / steps.rows * part.sums_row + column;
   return part;
 }
 

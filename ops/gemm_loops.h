@@ -51,6 +51,13 @@ void gemm_in_registers(const GemmBlock& block, float* scratch);
 // Which of the two: what is packed should not be packed by every thread. In registers b always is, a where its k are
 // not neighbours; on tiles both are.
 bool gemm_splits_columns(const GemmBlock& whole, int64_t threads);
+// What one of the threads has of a product, whole steps of rows or columns; m or n is 0 where there are fewer than
+// threads.
+struct GemmRange {
+  int64_t row, column, m, n;
+};
+GemmRange gemm_range(int64_t m, int64_t n, const GemmSteps& steps, bool splits_columns, int64_t thread,
+                     int64_t threads);
 // The columns or rows of y of one of the threads; none where there are fewer than threads.
 GemmBlock gemm_part(const GemmBlock& whole, bool splits_columns, int64_t thread, int64_t threads);
 

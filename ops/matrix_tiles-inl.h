@@ -83,52 +83,65 @@ struct TilesOfA {
   int64_t row_bytes, step;  // from k to k: elements
 };
 
-// y (rows x 16, columns x 16) [+]= a b, sums of k in tiles 0 to 3.
-template <int rows, int columns>
-GRAFT_TILES HWY_NOINLINE void multiply(const TilesOfA* a, const BFloat16* b, int64_t k_tiles, float* y, int64_t y_row,
-                                       bool adds) {
+// Tiles 0 to 3 for sums, 16 x 16 each: of two tiles of rows where they are `tall`, two of columns where they are
+// `wide`. They begin with y or with zeros, and end in y.
+template <bool tall, bool wide>
+GRAFT_TILES HWY_INLINE void begin_sums(const float* y, int64_t y_row, bool adds) {
   const auto y_bytes = static_cast<int64_t>(sizeof(float)) * y_row;
-  constexpr int64_t b_bytes = tile_k * static_cast<int64_t>(sizeof(BFloat16));
-  const int64_t b_panel = k_tiles * tile_size;
-  float* below = y + tile_side * y_row;
+  const float* below = y + tile_side * y_row;
   // The tiles' instructions do not say what memory they read.
   std::atomic_signal_fence(std::memory_order_seq_cst);
   if (adds) {
     _tile_loadd(0, y, y_bytes);
-    if constexpr (columns > 1) _tile_loadd(1, y + tile_side, y_bytes);
-    if constexpr (rows > 1) _tile_loadd(2, below, y_bytes);
-    if constexpr (rows > 1 && columns > 1) _tile_loadd(3, below + tile_side, y_bytes);
+    if constexpr (wide) _tile_loadd(1, y + tile_side, y_bytes);
+    if constexpr (tall) _tile_loadd(2, below, y_bytes);
+    if constexpr (tall && wide) _tile_loadd(3, below + tile_side, y_bytes);
   } else {
     _tile_zero(0);
-    if constexpr (columns > 1) _tile_zero(1);
-    if constexpr (rows > 1) _tile_zero(2);
-    if constexpr (rows > 1 && columns > 1) _tile_zero(3);
+    if constexpr (wide) _tile_zero(1);
+    if constexpr (tall) _tile_zero(2);
+    if constexpr (tall && wide) _tile_zero(3);
   }
+}
+template <bool tall, bool wide>
+GRAFT_TILES HWY_INLINE void end_sums(float* y, int64_t y_row) {
+  const auto y_bytes = static_cast<int64_t>(sizeof(float)) * y_row;
+  float* below = y + tile_side * y_row;
+  _tile_stored(0, y, y_bytes);
+  if constexpr (wide) _tile_stored(1, y + tile_side, y_bytes);
+  if constexpr (tall) _tile_stored(2, below, y_bytes);
+  if constexpr (tall && wide) _tile_stored(3, below + tile_side, y_bytes);
+}
+
+// y [+]= a b.
+template <bool tall, bool wide>
+GRAFT_TILES HWY_NOINLINE void multiply(const TilesOfA* a, const BFloat16* b, int64_t k_tiles, float* y, int64_t y_row,
+                                       bool adds) {
+  constexpr int64_t b_bytes = tile_k * static_cast<int64_t>(sizeof(BFloat16));
+  const int64_t b_panel = k_tiles * tile_size;
+  begin_sums<tall, wide>(y, y_row, adds);
   for (int64_t t = 0; t < k_tiles; ++t) {
     _tile_loadd(4, a[0].data + t * a[0].step, a[0].row_bytes);
     _tile_loadd(6, b + t * tile_size, b_bytes);
     _tile_dpbf16ps(0, 4, 6);
-    if constexpr (columns > 1) {
+    if constexpr (wide) {
       _tile_loadd(7, b + b_panel + t * tile_size, b_bytes);
       _tile_dpbf16ps(1, 4, 7);
     }
-    if constexpr (rows > 1) {
+    if constexpr (tall) {
       _tile_loadd(5, a[1].data + t * a[1].step, a[1].row_bytes);
       _tile_dpbf16ps(2, 5, 6);
-      if constexpr (columns > 1) _tile_dpbf16ps(3, 5, 7);
+      if constexpr (wide) _tile_dpbf16ps(3, 5, 7);
     }
   }
-  _tile_stored(0, y, y_bytes);
-  if constexpr (columns > 1) _tile_stored(1, y + tile_side, y_bytes);
-  if constexpr (rows > 1) _tile_stored(2, below, y_bytes);
-  if constexpr (rows > 1 && columns > 1) _tile_stored(3, below + tile_side, y_bytes);
+  end_sums<tall, wide>(y, y_row);
 }
 
 using TilesFunction = void (*)(const TilesOfA*, const BFloat16*, int64_t, float*, int64_t, bool);
 // For two tiles of rows where they are `tall`, two of columns where they are `wide`, else one.
 inline TilesFunction tiles_function(bool tall, bool wide) {
-  if (tall) return wide ? multiply<2, 2> : multiply<2, 1>;
-  return wide ? multiply<1, 2> : multiply<1, 1>;
+  if (tall) return wide ? multiply<true, true> : multiply<true, false>;
+  return wide ? multiply<false, true> : multiply<false, false>;
 }
 
 #endif

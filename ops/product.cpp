@@ -116,16 +116,17 @@ bool is_empty(const Product& p) { return element_count(p.y) == 0 || p.k() == 0; 
 
 int64_t batch_count(const Product& p) { return element_count({p.y.begin(), p.y.end() - 2}); }
 
-// Of each batch.
+MatrixView last_two(const float* data, const Dims& strides) {
+  return {data, strides[strides.size() - 2], strides.back()};
+}
+
+// Of each batch, without addresses.
 GemmBlock block_of(const Product& p) {
-  const auto last_two = [](const Dims& strides) {
-    return MatrixView{nullptr, strides[strides.size() - 2], strides.back()};
-  };
   return {.m = p.m(),
           .n = p.n(),
           .k = p.k(),
-          .a = last_two(p.a_strides),
-          .b = last_two(p.b_strides),
+          .a = last_two(nullptr, p.a_strides),
+          .b = last_two(nullptr, p.b_strides),
           .y_row = p.y_strides[p.y_strides.size() - 2],
           .alpha = static_cast<float>(p.alpha),
           .whole_m = p.m(),
@@ -210,10 +211,6 @@ class ThreadedProduct {
         for (int64_t j = begin; j < end; ++j) sum_[j] += whole_.sums[group * n + j];
       }
     });
-  }
-
-  static MatrixView last_two(const float* data, const Dims& strides) {
-    return {data, strides[strides.size() - 2], strides.back()};
   }
 
   void run(int64_t thread) const {

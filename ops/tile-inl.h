@@ -44,22 +44,28 @@ struct Tile {
   float* sums = nullptr;  // of each column over the rows, panel by panel; nullptr: not wanted
 };
 
+// What is done to y behind its sums, one vector or number.
+template <class D>
+HWY_INLINE hn::Vec<D> finished(D d, GemmBehind behind, hn::Vec<D> y, const float* beside) {
+  switch (behind) {
+    case GemmBehind::nothing: break;
+    case GemmBehind::relu: return hn::IfThenElse(hn::Lt(y, hn::Zero(d)), hn::Zero(d), y);  // NaN stays
+    case GemmBehind::add: return hn::Add(y, hn::LoadU(d, beside));
+    case GemmBehind::relu_grad: return hn::IfThenElseZero(hn::Gt(hn::LoadU(d, beside), hn::Zero(d)), y);
+  }
+  return y;
+}
+
 // In registers, once a tile is complete.
 template <int rows, int panels>
 HWY_INLINE void finish_tile(const Tile& t, hn::Vec<TileTag> (&sum)[rows][panels]) {
   const TileTag d;
-  const auto zero = hn::Zero(d);
 #pragma GCC unroll 16
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
     for (int p = 0; p < panels; ++p) {
-      auto& x = sum[r][p];
-      if (t.behind == GemmBehind::relu) {
-        x = hn::IfThenElse(hn::Lt(x, zero), zero, x);  // NaN stays
-        continue;
-      }
-      const auto beside = hn::LoadU(d, t.beside + r * t.beside_row + p * t.beside_panel);
-      x = t.behind == GemmBehind::add ? hn::Add(x, beside) : hn::IfThenElseZero(hn::Gt(beside, zero), x);
+      const float* beside = t.beside ? t.beside + r * t.beside_row + p * t.beside_panel : nullptr;
+      sum[r][p] = finished(d, t.behind, sum[r][p], beside);
     }
   }
   if (!t.sums) return;
